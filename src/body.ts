@@ -1,0 +1,119 @@
+/**
+ * A body that arrives in chunks and is read once. The producer pushes, ends or fails it; `onRead` tells the
+ * producer how much was consumed, which is all that back-pressure needs. Used for bodies from the link, from
+ * HTTP requests and in tests.
+ */
+/** Bytes that arrive over time. Read it once, or cancel it; either way `onClose` callbacks run once. */
+export interface BodyStream extends AsyncIterable<Uint8Array> {
+  /** Stops the sender; a reader in progress fails with `reason`. Idempotent. */
+  cancel(reason: Error): void;
+  /** Runs `fn` when the stream has ended, failed or been cancelled; at once when it has already. */
+  onClose(fn: () => void): void;
+}
+
+export interface PushedBodyOptions {
+  /** `bytes` have left the queue: the producer may send as many more. */
+  onRead(bytes: number): void;
+  /** The reader gave up. Not called after the end. */
+  onCancel(reason: Error): void;
+}
+
+type State = 'open' | 'ended' | 'failed';
+
+export class PushedBody implements BodyStream {
+  readonly #options: PushedBodyOptions;
+  #chunks: Uint8Array[] = [];
+  #state: State = 'open';
+  #error: Error | undefined;
+  #wake: (() => void) | undefined;
+  #closed = false;
+  #onClose: Array<() => void> | undefined;
+
+  constructor(options: PushedBodyOptions) {
+    this.#options = options;
+  }
+
+  push(chunk: Uint8Array): void {
+    if (this.#state !== 'open' || chunk.length === 0) return;
+    this.#chunks.push(chunk);
+    this.#signalReader();
+  }
+
+  end(): void {
+    if (this.#state !== 'open') return;
+    this.#state = 'ended';
+    this.#signalReader();
+    if (this.#chunks.length === 0) this.#close();
+  }
+
+  fail(error: Error): void {
+    if (this.#state === 'failed' || this.#closed) return;
+    this.#state = 'failed';
+    this.#error = error;
+    this.#chunks = [];
+    this.#signalReader();
+    this.#close();
+  }
+
+  cancel(reason: Error): void {
+    if (this.#closed) return;
+    const tellProducer = this.#state === 'open';
+    this.fail(reason);
+    if (tellProducer) this.#options.onCancel(reason);
+  }
+
+  onClose(fn: () => void): void {
+    if (this.#closed) fn();
+    else if (this.#onClose === undefined) this.#onClose = [fn];
+    else this.#onClose.push(fn);
+  }
+
+  /** Everything that has arrived so far, without waiting; undefined when nothing has. For writers that batch. */
+  take(): Uint8Array[] | undefined {
+    if (this.#chunks.length === 0) return undefined;
+    const chunks = this.#chunks;
+    this.#chunks = [];
+    let bytes = 0;
+    for (const chunk of chunks) bytes += chunk.length;
+    if (this.#state === 'ended') this.#close();
+    this.#options.onRead(bytes);
+    return chunks;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {
+    try {
+      while (true) {
+        const chunk = this.#chunks.shift();
+        if (chunk !== undefined) {
+          if (this.#chunks.length === 0 && this.#state === 'ended') this.#close();
+          this.#options.onRead(chunk.length);
+          yield chunk;
+        } else if (this.#state === 'failed') {
+          throw this.#error;
+        } else if (this.#state === 'ended') {
+          return;
+        } else {
+          await new Promise<void>(resolve => {
+            this.#wake = resolve;
+          });
+        }
+      }
+    } finally {
+      this.cancel(new Error('the reader left before the end'));
+    }
+  }
+
+  #signalReader(): void {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+
+  #close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    const callbacks = this.#onClose;
+    this.#onClose = undefined;
+    if (callbacks !== undefined) for (const fn of callbacks) fn();
+  }
+}

@@ -1,0 +1,72 @@
+/**
+ * Many deadlines for the price of one timer: a call adds and removes its deadline in constant time, and one
+ * timer ticks while there are any. A deadline fires up to one tick late, never early.
+ */
+import type { Clock, Timer } from './clock.ts';
+
+export interface Deadline {
+  /** When it is due, on the clock's monotonic time. */
+  dueMs: number;
+  onDue: () => void;
+  slot: number;
+}
+
+const tickMs = 10;
+const slots = 1024;
+
+export class TimerWheel {
+  readonly #clock: Clock;
+  readonly #wheel: Array<Set<Deadline> | undefined> = new Array(slots);
+  #count = 0;
+  #tick: number;
+  #timer: Timer | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#tick = this.#tickOf(clock.monotonicMs());
+  }
+
+  add(dueMs: number, onDue: () => void): Deadline {
+    if (this.#count === 0) this.#tick = this.#tickOf(this.#clock.monotonicMs());
+    // Due within the tick that has been looked at already: the next one takes it.
+    const slot = Math.max(Math.ceil(dueMs / tickMs), this.#tick + 1) % slots;
+    const deadline = { dueMs, onDue, slot };
+    const set = this.#wheel[slot];
+    if (set === undefined) this.#wheel[slot] = new Set([deadline]);
+    else set.add(deadline);
+    this.#count++;
+    this.#timer ??= this.#clock.after(tickMs, this.#onTick, { unref: true });
+    return deadline;
+  }
+
+  /** Idempotent; a deadline that has fired is unaffected. */
+  remove(deadline: Deadline): void {
+    if (this.#wheel[deadline.slot]?.delete(deadline)) this.#count--;
+  }
+
+  readonly #onTick = (): void => {
+    this.#timer = undefined;
+    const nowMs = this.#clock.monotonicMs();
+    const current = this.#tickOf(nowMs);
+    const last = Math.min(current, this.#tick + slots);
+    for (let tick = this.#tick + 1; tick <= last; tick++) this.#fire(tick % slots, nowMs);
+    this.#tick = current;
+    if (this.#count > 0) this.#timer = this.#clock.after(tickMs, this.#onTick, { unref: true });
+  };
+
+  #fire(slot: number, nowMs: number): void {
+    const set = this.#wheel[slot];
+    if (set === undefined) return;
+    for (const deadline of set) {
+      // Of a later turn of the wheel.
+      if (deadline.dueMs > nowMs) continue;
+      set.delete(deadline);
+      this.#count--;
+      deadline.onDue();
+    }
+  }
+
+  #tickOf(ms: number): number {
+    return Math.floor(ms / tickMs);
+  }
+}
