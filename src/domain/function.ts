@@ -1,0 +1,307 @@
+/**
+ * What a function and a version are, which definitions are valid, and which settings belong to which.
+ * Pure: no I/O, no clock. A version is immutable; everything that may change without a new version is
+ * in FunctionSettings.
+ */
+import { z } from 'zod';
+import type { FailureReason } from '../../client/errors.ts';
+import { parseDuration, parseSize } from './units.ts';
+
+/** Limits of a definition; each is in docs/reference/limits.md and has a test. */
+export const definitionLimits = {
+  nameCharsMax: 63,
+  envKeysMax: 256,
+  envBytesMax: 131_072,
+  labelsMax: 64,
+  scriptBytesMax: 262_144,
+  sourceFilesMax: 1000,
+  sourceTextBytesMax: 1_048_576,
+  descriptionCharsMax: 1024,
+  concurrencyMax: 10_000,
+  instancesMax: 1000,
+  timeoutMsMax: 86_400_000,
+} as const;
+
+export const definitionDefaults = {
+  timeoutMs: 60_000,
+  memoryBytes: 256 * 1024 ** 2,
+  instances: { min: 0, max: 4, idleMs: 300_000 },
+  auth: 'token',
+} as const;
+
+const namePattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+const nameRule = 'use 1 to 63 of a-z, 0-9 and -, starting and ending with a letter or a digit';
+
+export function isName(text: string): boolean {
+  return namePattern.test(text);
+}
+
+export const nameSchema = z.string().regex(namePattern, nameRule);
+
+const durationSchema = z.string().transform((text, ctx) => {
+  const ms = parseDuration(text);
+  if (ms !== undefined) return ms;
+  ctx.addIssue({ code: 'custom', message: 'not a duration; write 100ms, 30s, 2m, 1h or 1d' });
+  return z.NEVER;
+});
+
+const sizeSchema = z.union([z.string(), z.int()]).transform((value, ctx) => {
+  const bytes = parseSize(String(value));
+  if (bytes !== undefined) return bytes;
+  ctx.addIssue({ code: 'custom', message: 'not a size; write 512Ki, 256Mi or 1Gi' });
+  return z.NEVER;
+});
+
+const envSchema = z
+  .record(
+    z
+      .string()
+      .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'use letters, digits and _, not starting with a digit'),
+    z
+      .union([
+        z.string().refine(text => !text.includes('\0'), 'a NUL byte cannot be in an environment'),
+        z.number(),
+        z.boolean(),
+      ])
+      .transform(String),
+  )
+  .refine(
+    env => Object.keys(env).length <= definitionLimits.envKeysMax,
+    `more than ${definitionLimits.envKeysMax} variables`,
+  )
+  .refine(
+    env => JSON.stringify(env).length <= definitionLimits.envBytesMax,
+    `more than ${definitionLimits.envBytesMax} bytes`,
+  )
+  .refine(
+    env => !Object.keys(env).some(key => key.startsWith('FNWAY_')),
+    'names that start with FNWAY_ are reserved',
+  );
+
+const entrySchema = z
+  .string()
+  .regex(
+    /^(?!\/)(?!.*(?:^|\/)\.\.(?:\/|:|$))[^\0:]+(?::[A-Za-z_$][\w$]*)?$|^:[A-Za-z_$][\w$]*$/,
+    'write FILE, FILE:HANDLER or :HANDLER, with a relative FILE inside the source',
+  );
+
+const instancesSchema = z
+  .strictObject({
+    min: z.int().min(0).max(definitionLimits.instancesMax).optional(),
+    max: z.int().min(1).max(definitionLimits.instancesMax).optional(),
+    idle: durationSchema.pipe(z.number().min(0)).optional(),
+  })
+  .refine(
+    i => (i.min ?? 0) <= (i.max ?? definitionDefaults.instances.max),
+    'min is larger than max',
+  );
+
+const filesSchema = z
+  .record(z.string().min(1).max(255), z.string())
+  .refine(files => Object.keys(files).length > 0, 'no file')
+  .refine(
+    files => Object.keys(files).length <= definitionLimits.sourceFilesMax,
+    `more than ${definitionLimits.sourceFilesMax} files`,
+  )
+  .refine(
+    files =>
+      Object.values(files).reduce((sum, text) => sum + text.length, 0) <=
+      definitionLimits.sourceTextBytesMax,
+    `more than ${definitionLimits.sourceTextBytesMax} bytes; upload an archive instead`,
+  );
+
+export const sourceSchema = z.union([
+  z.strictObject({ files: filesSchema }),
+  z.strictObject({
+    digest: z.string().regex(/^sha256:[0-9a-f]{64}$/, 'write sha256: and 64 hexadecimal digits'),
+  }),
+]);
+
+/** Everything that a definition may say, as sent to `PUT …/functions/{name}`. */
+export const definitionSchema = z
+  .strictObject({
+    runtime: nameSchema.optional(),
+    source: sourceSchema.optional(),
+    script: z.string().min(1).max(definitionLimits.scriptBytesMax).optional(),
+    http: z
+      .strictObject({
+        url: z.url({ protocol: /^https?$/, error: 'write an http:// or https:// address' }),
+      })
+      .optional(),
+    image: z.string().min(1).optional(),
+    command: z.array(z.string()).optional(),
+    port: z.int().min(1).max(65_535).optional(),
+    entry: entrySchema.optional(),
+    env: envSchema.optional(),
+    buildEnv: envSchema.optional(),
+    timeout: durationSchema
+      .pipe(z.number().min(1, 'at least 1ms').max(definitionLimits.timeoutMsMax, 'at most 1d'))
+      .optional(),
+    memory: sizeSchema.pipe(z.number().min(16 * 1024 ** 2, 'at least 16Mi')).optional(),
+    concurrency: z.int().min(1).max(definitionLimits.concurrencyMax).optional(),
+    instances: instancesSchema.optional(),
+    auth: z.enum(['token', 'none']).optional(),
+    stream: z.boolean().optional(),
+    allowScripts: z.boolean().optional(),
+    labels: z
+      .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,126}$/), z.string().max(256))
+      .refine(
+        labels => Object.keys(labels).length <= definitionLimits.labelsMax,
+        `more than ${definitionLimits.labelsMax} labels`,
+      )
+      .optional(),
+    description: z.string().max(definitionLimits.descriptionCharsMax).optional(),
+    project: nameSchema.optional(),
+  })
+  .superRefine((definition, ctx) => {
+    const kinds = (['source', 'script', 'http', 'image'] as const).filter(
+      kind => definition[kind] !== undefined,
+    );
+    if (kinds.length !== 1) {
+      const found = kinds.length === 0 ? 'none is given' : `${kinds.join(' and ')} are given`;
+      ctx.addIssue({
+        code: 'custom',
+        message: `exactly one of source, script, http and image is needed; ${found}`,
+      });
+    }
+    if (definition.source !== undefined && definition.runtime === undefined) {
+      ctx.addIssue({ code: 'custom', path: ['runtime'], message: 'source needs a runtime' });
+    }
+    if (definition.source === undefined && definition.runtime !== undefined) {
+      ctx.addIssue({ code: 'custom', path: ['runtime'], message: 'a runtime is for source only' });
+    }
+    for (const key of ['command', 'port'] as const) {
+      if (definition[key] !== undefined && definition.image === undefined) {
+        ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for image only` });
+      }
+    }
+    for (const key of ['entry', 'buildEnv', 'allowScripts'] as const) {
+      if (definition[key] !== undefined && definition.source === undefined) {
+        ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for source only` });
+      }
+    }
+  });
+
+export type DefinitionInput = z.input<typeof definitionSchema>;
+export type Definition = z.output<typeof definitionSchema>;
+
+/** The immutable part: a change of anything here makes a new version. */
+export interface VersionSpec {
+  kind: 'source' | 'script' | 'http' | 'image';
+  runtime?: string;
+  /** `sha256:…` of the source tree; see build/source.ts. */
+  source?: string;
+  script?: string;
+  url?: string;
+  image?: string;
+  command?: string[];
+  port?: number;
+  /** File inside the source; the runtime's first existing default when absent. */
+  entry?: string;
+  handler?: string;
+  env: Record<string, string>;
+  buildEnv: Record<string, string>;
+  timeoutMs: number;
+  memoryBytes: number;
+  stream: boolean;
+  allowScripts: boolean;
+}
+
+/** The part that belongs to the function: takes effect at once and is not rolled back. */
+export interface FunctionSettings {
+  auth: 'token' | 'none';
+  /** Calls at once in one instance; the runtime's default when absent. */
+  concurrency?: number;
+  instances: { min: number; max: number; idleMs: number };
+  labels: Record<string, string>;
+  description: string;
+  project?: string;
+}
+
+export const versionStates = ['building', 'ready', 'failed'] as const;
+export type VersionState = (typeof versionStates)[number];
+
+/** Why a build or the first load failed; `file` is relative to the source. */
+export interface VersionFailure {
+  code:
+    | 'BUILD_FAILED'
+    | 'BUILD_TOOL_MISSING'
+    | 'BUILD_TIMED_OUT'
+    | 'LOAD_FAILED'
+    | 'SOURCE_NOT_FOUND';
+  message: string;
+  file?: string;
+  line?: number;
+  column?: number;
+}
+
+/** What one failed call leaves: the function's own failure as a value. Source: DESIGN, errors. */
+export interface FunctionFailure {
+  reason: FailureReason;
+  message: string;
+  type?: string;
+  file?: string;
+  line?: number;
+  stack?: string;
+  /** Exit status or signal of the process, where it ended. */
+  exit?: string;
+  /** Last lines of the instance's output. */
+  log?: string[];
+}
+
+/** Splits a valid definition into what makes a version and what stays with the function. */
+export function splitDefinition(
+  definition: Definition,
+  sourceDigest: string | undefined,
+): { spec: VersionSpec; settings: FunctionSettings } {
+  const [entry, handler] = (definition.entry ?? '').split(':');
+  const kind =
+    definition.source !== undefined
+      ? 'source'
+      : definition.script !== undefined
+        ? 'script'
+        : definition.http !== undefined
+          ? 'http'
+          : 'image';
+  const spec: VersionSpec = {
+    kind,
+    ...(definition.runtime !== undefined && { runtime: definition.runtime }),
+    ...(sourceDigest !== undefined && { source: sourceDigest }),
+    ...(definition.script !== undefined && { script: definition.script }),
+    ...(definition.http !== undefined && { url: definition.http.url }),
+    ...(definition.image !== undefined && { image: definition.image }),
+    ...(definition.command !== undefined && { command: definition.command }),
+    ...(definition.port !== undefined && { port: definition.port }),
+    ...(entry && { entry }),
+    ...(handler && { handler }),
+    env: definition.env ?? {},
+    buildEnv: definition.buildEnv ?? {},
+    timeoutMs: definition.timeout ?? definitionDefaults.timeoutMs,
+    memoryBytes: definition.memory ?? definitionDefaults.memoryBytes,
+    stream: definition.stream ?? false,
+    allowScripts: definition.allowScripts ?? false,
+  };
+  const settings: FunctionSettings = {
+    auth: definition.auth ?? definitionDefaults.auth,
+    ...(definition.concurrency !== undefined && { concurrency: definition.concurrency }),
+    instances: {
+      min: definition.instances?.min ?? definitionDefaults.instances.min,
+      max: definition.instances?.max ?? definitionDefaults.instances.max,
+      idleMs: definition.instances?.idle ?? definitionDefaults.instances.idleMs,
+    },
+    labels: definition.labels ?? {},
+    description: definition.description ?? '',
+    ...(definition.project !== undefined && { project: definition.project }),
+  };
+  return { spec, settings };
+}
+
+/** One text for equal values, whatever the order of their keys. For digests and comparisons. */
+export function canonicalJson(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonicalJson).join(',')}]`;
+  if (value === null || typeof value !== 'object') return JSON.stringify(value) ?? 'null';
+  const entries = Object.entries(value)
+    .filter(([, item]) => item !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0));
+  return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonicalJson(item)}`).join(',')}}`;
+}
