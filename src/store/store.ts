@@ -1,0 +1,94 @@
+/**
+ * The store port: what fnway must not forget. Each method is one atomic transaction and is given its ids
+ * and times. Bytes named `sealed` are encrypted by the caller; the store never looks inside.
+ * Implementations: sqlite/, memory.ts (the executable specification). Suite: contract.ts.
+ */
+import type { FunctionSettings, VersionFailure, VersionState } from '../domain/function.ts';
+
+export interface FunctionRow {
+  /** `fn_…`; never reused, also when a function of the same name is made anew. */
+  id: string;
+  namespace: string;
+  name: string;
+  settings: FunctionSettings;
+  /** The sealed token of the endpoint. */
+  sealedToken: Uint8Array;
+  /** Index into the configured uid range; unique among living functions. */
+  identity: number;
+  /** The version that answers calls; absent until the first is ready. */
+  activeVersion?: number;
+  createdMs: number;
+  updatedMs: number;
+  /** Set by the store: grows with every change of any definition. */
+  revision: number;
+}
+
+export interface VersionRow {
+  functionId: string;
+  /** 1, 2, … within the function. */
+  number: number;
+  state: VersionState;
+  /** Sealed canonical JSON of its VersionSpec. */
+  sealedSpec: Uint8Array;
+  /** Digest of the spec, for telling identical content. */
+  contentDigest: string;
+  /** `sha256:…` of the source tree where there is one, so that unused blobs can be found. */
+  sourceDigest?: string;
+  failure?: VersionFailure;
+  /** Sealed text of the build log; empty while building. */
+  sealedBuildLog: Uint8Array;
+  createdMs: number;
+  /** When it became ready or failed. */
+  settledMs?: number;
+}
+
+export interface FunctionStore {
+  /** Adds a function with its first version. `exists`: the name is taken in the namespace. */
+  create(row: NewRow, version: VersionRow): Promise<FunctionRow | 'exists'>;
+  /**
+   * Changes settings, token or the active version, and adds a version where given, if the function is still at
+   * `revision`. `conflict`: it is not. `missing`: there is no such function. `version.number` must be the next.
+   */
+  update(
+    row: NewRow,
+    options: { revision: number; version?: VersionRow },
+  ): Promise<FunctionRow | 'conflict' | 'missing'>;
+  /**
+   * Ends a build: the version becomes ready or failed, and the function's active version when `activate`, which
+   * never moves it back to a lower number. `missing`: function or version are gone, or the version is settled already.
+   */
+  settle(settlement: VersionSettlement): Promise<FunctionRow | 'missing'>;
+  /** Functions of all namespaces in order of id, each with its active version if any. */
+  list(page: {
+    after?: string;
+    limit: number;
+  }): Promise<Array<{ row: FunctionRow; active?: VersionRow }>>;
+  /** A function's versions, newest first. Empty for an unknown function. */
+  versions(functionId: string): Promise<VersionRow[]>;
+  /** Removes the function and its versions. False: there was none. */
+  remove(functionId: string): Promise<boolean>;
+  /**
+   * Removes versions; never the active one, nor the newest, so that a number is never used twice (both are
+   * kept silently). Leaves the revision alone. Returns how many went.
+   */
+  removeVersions(functionId: string, numbers: number[]): Promise<number>;
+  /** Every source digest that a living version names. */
+  sourceDigests(): Promise<Set<string>>;
+}
+
+export type NewRow = Omit<FunctionRow, 'revision'>;
+
+export interface VersionSettlement {
+  functionId: string;
+  number: number;
+  state: 'ready' | 'failed';
+  failure?: VersionFailure;
+  sealedBuildLog: Uint8Array;
+  settledMs: number;
+  activate: boolean;
+}
+
+export interface Store {
+  readonly functions: FunctionStore;
+  close(): Promise<void>;
+}
