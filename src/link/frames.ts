@@ -1,0 +1,188 @@
+/**
+ * The bytes of the link protocol (docs/reference/link.md): a decoder that turns chunks into frames, and an
+ * outbox that turns frames into few writes. Knows nothing of calls; link.ts does. The decoder never trusts a
+ * length: a frame that breaks the rules ends the connection, it is not skipped.
+ */
+import type { Socket } from 'node:net';
+import { GatewayError } from '../errors.ts';
+
+export const frameTypes = {
+  HELLO: 1,
+  LOAD: 2,
+  LOADED: 3,
+  LOAD_FAILED: 4,
+  CALL: 5,
+  REPLY: 6,
+  DATA: 7,
+  CREDIT: 8,
+  CANCEL: 9,
+  FAIL: 10,
+  PING: 11,
+  PONG: 12,
+  STOP: 13,
+} as const;
+
+export type FrameType = (typeof frameTypes)[keyof typeof frameTypes];
+
+export const headerBytes = 16;
+export const payloadBytesMax = 65_536;
+/** Body bytes that may be on their way in one direction of one stream without credit. */
+export const windowBytes = 262_144;
+export const endFlag = 1;
+
+const typeMax = 13;
+
+/** `payload` is a view of `chunk` between `start` and `end`: valid as long as the receiver keeps the chunk. */
+export type FrameHandler = (
+  type: FrameType,
+  flags: number,
+  stream: number,
+  arg: number,
+  chunk: Buffer,
+  start: number,
+  end: number,
+) => void;
+
+/** Calls `onFrame` for every whole frame of the chunks pushed. Throws LINK_PROTOCOL_BROKEN on a bad frame. */
+export class FrameDecoder {
+  readonly #onFrame: FrameHandler;
+  #rest: Buffer | undefined;
+
+  constructor(onFrame: FrameHandler) {
+    this.#onFrame = onFrame;
+  }
+
+  push(incoming: Buffer): void {
+    const chunk = this.#rest === undefined ? incoming : Buffer.concat([this.#rest, incoming]);
+    this.#rest = undefined;
+    let offset = 0;
+    while (chunk.length - offset >= headerBytes) {
+      const length = chunk.readUInt32LE(offset);
+      const type = chunk[offset + 4]!;
+      if (length > payloadBytesMax || type === 0 || type > typeMax) {
+        throw new GatewayError(
+          'LINK_PROTOCOL_BROKEN',
+          `a frame of type ${type} and ${length} bytes`,
+        );
+      }
+      const end = offset + headerBytes + length;
+      if (end > chunk.length) break;
+      const arg = chunk.readUInt32LE(offset + 12);
+      if ((type === frameTypes.CALL || type === frameTypes.REPLY) && arg > length) {
+        throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a head longer than its frame');
+      }
+      this.#onFrame(
+        type as FrameType,
+        chunk[offset + 5]!,
+        chunk.readUInt32LE(offset + 8),
+        arg,
+        chunk,
+        offset + headerBytes,
+        end,
+      );
+      offset = end;
+    }
+    if (offset < chunk.length) this.#rest = chunk.subarray(offset);
+  }
+}
+
+const bufferBytes = 65_536;
+/** Bodies above this are handed to the socket as they are: copying them costs more than one more vector. */
+const copyBytesMax = 8192;
+
+/**
+ * Collects frames and writes them once per turn of the event loop: with many calls in flight, the system call
+ * is shared by all of them (measured: a third of the cost of a call at 64 connections).
+ */
+export class Outbox {
+  readonly #socket: Socket;
+  #buffer = Buffer.allocUnsafeSlow(bufferBytes);
+  #start = 0;
+  #used = 0;
+  #scheduled = false;
+  readonly #flush = () => this.flush();
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+  }
+
+  /** A frame whose payload is a Latin-1 head followed by body bytes. The caller keeps both within the limit. */
+  head(type: FrameType, flags: number, stream: number, head: string, body: Uint8Array): void {
+    const inline = body.length <= copyBytesMax;
+    const length = head.length + body.length;
+    this.#reserve(headerBytes + head.length + (inline ? body.length : 0));
+    this.#header(type, flags, stream, head.length, length);
+    this.#buffer.write(head, this.#used, 'latin1');
+    this.#used += head.length;
+    this.#body(body, inline);
+  }
+
+  frame(type: FrameType, flags: number, stream: number, arg: number, payload: Uint8Array): void {
+    const inline = payload.length <= copyBytesMax;
+    this.#reserve(headerBytes + (inline ? payload.length : 0));
+    this.#header(type, flags, stream, arg, payload.length);
+    this.#body(payload, inline);
+  }
+
+  /** True while the socket takes bytes faster than they arrive here. */
+  get drained(): boolean {
+    return !this.#socket.writableNeedDrain;
+  }
+
+  flush(): void {
+    this.#scheduled = false;
+    if (this.#used > this.#start) {
+      this.#socket.write(this.#buffer.subarray(this.#start, this.#used));
+      this.#start = this.#used;
+    }
+    if (this.#socket.writableCorked > 0) this.#socket.uncork();
+    // Only when the kernel took everything may the bytes be written over.
+    if (this.#socket.writableLength === 0) {
+      this.#start = 0;
+      this.#used = 0;
+    }
+  }
+
+  #reserve(bytes: number): void {
+    if (!this.#scheduled) {
+      this.#scheduled = true;
+      setImmediate(this.#flush);
+    }
+    if (this.#used + bytes <= this.#buffer.length) return;
+    this.#spill();
+    this.#buffer = Buffer.allocUnsafeSlow(Math.max(bufferBytes, bytes));
+    this.#start = 0;
+    this.#used = 0;
+  }
+
+  #header(type: number, flags: number, stream: number, arg: number, length: number): void {
+    const buffer = this.#buffer;
+    let at = this.#used;
+    at = buffer.writeUInt32LE(length, at);
+    buffer[at++] = type;
+    buffer[at++] = flags;
+    buffer[at++] = 0;
+    buffer[at++] = 0;
+    at = buffer.writeUInt32LE(stream, at);
+    this.#used = buffer.writeUInt32LE(arg, at);
+  }
+
+  #body(body: Uint8Array, inline: boolean): void {
+    if (inline) {
+      this.#buffer.set(body, this.#used);
+      this.#used += body.length;
+      return;
+    }
+    this.#spill();
+    this.#socket.write(body);
+  }
+
+  /** Hands what is collected to the socket, held back by the cork so that the turn still makes one write. */
+  #spill(): void {
+    if (this.#socket.writableCorked === 0) this.#socket.cork();
+    if (this.#used > this.#start) {
+      this.#socket.write(this.#buffer.subarray(this.#start, this.#used));
+      this.#start = this.#used;
+    }
+  }
+}

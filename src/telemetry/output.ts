@@ -1,0 +1,112 @@
+/**
+ * What instances write to standard output and standard error: the last lines of each function, in memory, with
+ * followers. Lines longer than the limit are cut and marked; memory per function is bounded.
+ */
+export const outputLimits = {
+  linesMax: 1000,
+  lineBytesMax: 16_384,
+} as const;
+
+export interface OutputLine {
+  timeMs: number;
+  version: number;
+  instance: string;
+  stream: 'stdout' | 'stderr';
+  text: string;
+}
+
+type Follower = (line: OutputLine) => void;
+
+interface FunctionOutput {
+  lines: OutputLine[];
+  followers: Set<Follower>;
+}
+
+export class OutputLog {
+  readonly #functions = new Map<string, FunctionOutput>();
+  readonly #now: () => number;
+
+  constructor(now: () => number) {
+    this.#now = now;
+  }
+
+  append(functionId: string, line: Omit<OutputLine, 'timeMs'>): void {
+    const output = this.#of(functionId);
+    const entry = { timeMs: this.#now(), ...line };
+    output.lines.push(entry);
+    // Cut in steps: shifting an array on every line would cost more than the line.
+    if (output.lines.length > outputLimits.linesMax * 1.25) {
+      output.lines = output.lines.slice(-outputLimits.linesMax);
+    }
+    for (const follow of output.followers) follow(entry);
+  }
+
+  /** The last lines, oldest first. */
+  tail(functionId: string, options: { linesMax: number; instance?: string }): OutputLine[] {
+    const lines = this.#functions.get(functionId)?.lines ?? [];
+    const wanted =
+      options.instance === undefined ? lines : lines.filter(l => l.instance === options.instance);
+    return wanted.slice(-options.linesMax);
+  }
+
+  /** Calls `fn` for every line from now on, until the returned function is called. */
+  follow(functionId: string, fn: Follower): () => void {
+    const output = this.#of(functionId);
+    output.followers.add(fn);
+    return () => output.followers.delete(fn);
+  }
+
+  remove(functionId: string): void {
+    this.#functions.delete(functionId);
+  }
+
+  #of(functionId: string): FunctionOutput {
+    let output = this.#functions.get(functionId);
+    if (output === undefined) {
+      output = { lines: [], followers: new Set() };
+      this.#functions.set(functionId, output);
+    }
+    return output;
+  }
+}
+
+/** Splits a byte stream into lines of text; a line over the limit is cut and marked. */
+export class LineSplitter {
+  readonly #onLine: (text: string) => void;
+  #rest = '';
+  #cutting = false;
+
+  constructor(onLine: (text: string) => void) {
+    this.#onLine = onLine;
+  }
+
+  push(chunk: Buffer): void {
+    const parts = chunk.toString('utf8').split('\n');
+    for (let i = 0; i < parts.length - 1; i++) this.#line(this.#rest + parts[i]!);
+    this.#rest += parts[parts.length - 1]!;
+    if (this.#rest.length > outputLimits.lineBytesMax) {
+      if (!this.#cutting)
+        this.#onLine(`${this.#rest.slice(0, outputLimits.lineBytesMax)} … (line cut)`);
+      this.#cutting = true;
+      this.#rest = '';
+    }
+  }
+
+  end(): void {
+    if (this.#rest !== '') this.#line(this.#rest);
+  }
+
+  #line(text: string): void {
+    this.#rest = '';
+    if (this.#cutting) {
+      this.#cutting = false;
+      return;
+    }
+    const clean = text.endsWith('\r') ? text.slice(0, -1) : text;
+    this.#onLine(
+      clean.length > outputLimits.lineBytesMax
+        ? `${clean.slice(0, outputLimits.lineBytesMax)} … (line cut)`
+        : clean,
+    );
+  }
+}
