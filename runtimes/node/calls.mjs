@@ -1,0 +1,273 @@
+/**
+ * The calls in this instance: hands each to the handler and sends what it returns. Keeps the invariant that every
+ * stream ends exactly once: with END, FAIL or CANCEL, also when the caller left or the handler threw.
+ */
+import { hostname } from 'node:os';
+import { makeEvent, replyOfEvent } from './event.mjs';
+import { problemOf } from './handler.mjs';
+import { endFlag, payloadBytesMax, RequestBody, types, windowBytes } from './link.mjs';
+import { LightRequest, responseParts } from './web.mjs';
+
+const calls = new Map();
+const host = hostname();
+const empty = new Uint8Array(0);
+
+let style = 'web';
+let handle;
+let settings;
+
+export function useHandler(handlerStyle, handler, loadSettings) {
+  style = handlerStyle;
+  handle = handler;
+  settings = loadSettings;
+}
+
+class CallInProgress {
+  constructor(link, stream, onEnd) {
+    this.link = link;
+    this.stream = stream;
+    this.onEnd = onEnd;
+    this.body = undefined;
+    this.credit = windowBytes;
+    this.onCredit = undefined;
+    this.cancelled = undefined;
+    this.controller = undefined;
+    this.onCancel = undefined;
+  }
+
+  /** Made when first asked for: most handlers never do. */
+  signal() {
+    if (this.controller === undefined) {
+      this.controller = new AbortController();
+      if (this.cancelled !== undefined) this.controller.abort(this.cancelled);
+    }
+    return this.controller.signal;
+  }
+
+  end() {
+    calls.delete(this.stream);
+    const onCredit = this.onCredit;
+    this.onCredit = undefined;
+    onCredit?.();
+    this.onEnd();
+  }
+}
+
+/** What a handler gets beside the request. */
+class Context {
+  #call;
+  #deadlineMs;
+
+  constructor(call, id, timeoutMs, rawPath) {
+    this.#call = call;
+    this.#deadlineMs = timeoutMs === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
+    this.callId = id;
+    this.rawPath = rawPath;
+  }
+
+  get function() {
+    return settings.function;
+  }
+  get namespace() {
+    return settings.namespace;
+  }
+  get version() {
+    return settings.version;
+  }
+  get hostname() {
+    return host;
+  }
+  /** Aborted when the caller leaves or the call's time is up. */
+  get signal() {
+    return this.#call.signal();
+  }
+  /** Milliseconds until the call's timeout; Infinity without one. */
+  remainingMs() {
+    return Math.max(0, this.#deadlineMs - performance.now());
+  }
+}
+
+export function answerCall(link, flags, stream, chunk, start, bodyStart, end, onEnd) {
+  const fields = chunk.toString('latin1', start, bodyStart).split('\0');
+  const call = new CallInProgress(link, stream, onEnd);
+  calls.set(stream, call);
+  let body = null;
+  if ((flags & endFlag) !== 0) {
+    if (end > bodyStart) body = chunk.subarray(bodyStart, end);
+  } else {
+    body = call.body = new RequestBody(bytes => link.frame(types.CREDIT, 0, stream, bytes));
+    body.push(chunk.subarray(bodyStart, end));
+  }
+  const context = new Context(call, fields[2], Number(fields[3]), fields[1]);
+  if (style === 'web') answerWeb(call, fields, body, context);
+  else answerEvent(call, fields, body, context);
+}
+
+export function dataOfCall(stream, flags, bytes) {
+  const body = calls.get(stream)?.body;
+  if (body === undefined) return;
+  body.push(bytes.length === 0 ? empty : bytes);
+  if ((flags & endFlag) !== 0) body.end();
+}
+
+export function creditCall(stream, bytes) {
+  const call = calls.get(stream);
+  if (call === undefined) return;
+  call.credit += bytes;
+  const onCredit = call.onCredit;
+  call.onCredit = undefined;
+  onCredit?.();
+}
+
+export function cancelCall(stream, reason) {
+  const call = calls.get(stream);
+  if (call === undefined || call.cancelled !== undefined) return;
+  const error = new DOMException(
+    reason === 'CALL_DEADLINE_EXCEEDED' ? 'the call took too long' : 'the caller left',
+    reason === 'CALL_DEADLINE_EXCEEDED' ? 'TimeoutError' : 'AbortError',
+  );
+  call.cancelled = error;
+  call.controller?.abort(error);
+  call.body?.fail(error);
+  const onCredit = call.onCredit;
+  call.onCredit = undefined;
+  onCredit?.();
+  call.onCancel?.(error);
+}
+
+function answerWeb(call, fields, body, context) {
+  let result;
+  try {
+    const request = LightRequest.fromCall({
+      method: fields[0],
+      target: fields[1],
+      headers: fields,
+      headersStart: 4,
+      body,
+      signal: () => call.signal(),
+    });
+    result = handle(request, context);
+  } catch (error) {
+    return fail(call, problemOf(error, settings), error);
+  }
+  if (typeof result?.then !== 'function') return sendResponse(call, result);
+  result.then(
+    response => sendResponse(call, response),
+    error => fail(call, problemOf(error, settings), error),
+  );
+}
+
+function sendResponse(call, response) {
+  let parts;
+  try {
+    parts = responseParts(response);
+  } catch (error) {
+    return fail(call, {
+      reason: 'reply-invalid',
+      message: `a web-standard handler returns a Response: ${error.message}`,
+    });
+  }
+  send(call, parts.status, parts.headers, parts.body);
+}
+
+async function answerEvent(call, fields, body, context) {
+  let reply;
+  try {
+    const event = await makeEvent(fields, body, settings.bufferedBodyBytesMax);
+    if (event === undefined) {
+      return fail(call, {
+        reason: 'body-too-large',
+        message: `the body is longer than ${settings.bufferedBodyBytesMax} bytes; a web-standard handler can stream it`,
+      });
+    }
+    reply = replyOfEvent(await handle(event, context));
+  } catch (error) {
+    return fail(call, problemOf(error, settings), error);
+  }
+  if (reply.invalid !== undefined)
+    return fail(call, { reason: 'reply-invalid', message: reply.invalid });
+  send(call, reply.status, reply.headers, reply.body);
+}
+
+function fail(call, problem, error) {
+  if (call.cancelled !== undefined) {
+    call.link.frame(types.CANCEL, 0, call.stream, 0);
+    return call.end();
+  }
+  if (error !== undefined) console.error(error);
+  else console.error(problem.message);
+  call.link.json(types.FAIL, call.stream, problem);
+  call.end();
+}
+
+function send(call, status, headers, body) {
+  if (call.cancelled !== undefined) {
+    body?.cancel?.(call.cancelled).catch(() => {});
+    call.link.frame(types.CANCEL, 0, call.stream, 0);
+    return call.end();
+  }
+  let head = String(status);
+  for (let i = 0; i < headers.length; i++) head += `\0${headers[i]}`;
+  if (head.length > payloadBytesMax / 2) {
+    return fail(call, {
+      reason: 'reply-invalid',
+      message: `the reply's headers take ${head.length} bytes; ${payloadBytesMax / 2} are allowed`,
+    });
+  }
+  if (body === null || typeof body === 'string' || body instanceof Uint8Array) {
+    const bytes = body === null ? empty : body;
+    const room = payloadBytesMax - head.length;
+    if (bytes.length * (typeof bytes === 'string' ? 3 : 1) <= room) {
+      call.link.head(types.REPLY, endFlag, call.stream, head, bytes);
+      return call.end();
+    }
+    call.link.head(types.REPLY, 0, call.stream, head, empty);
+    return sendBody(call, [typeof bytes === 'string' ? Buffer.from(bytes) : bytes]);
+  }
+  call.link.head(types.REPLY, 0, call.stream, head, empty);
+  sendBody(call, body);
+}
+
+async function sendBody(call, body) {
+  const reader = body[Symbol.asyncIterator]?.() ?? body[Symbol.iterator]();
+  call.onCancel = () => reader.return?.();
+  try {
+    while (call.cancelled === undefined) {
+      const { value, done } = await reader.next();
+      if (done) break;
+      const bytes = typeof value === 'string' ? Buffer.from(value) : value;
+      if (!(bytes instanceof Uint8Array))
+        throw new TypeError(`a body's chunk must be bytes or text, not ${typeof value}`);
+      await sendChunk(call, bytes);
+    }
+  } catch (error) {
+    if (call.cancelled === undefined) console.error(error);
+    call.link.frame(
+      types.CANCEL,
+      0,
+      call.stream,
+      0,
+      Buffer.from(`the function broke off its answer: ${error?.message ?? error}`),
+    );
+    return call.end();
+  }
+  if (call.cancelled !== undefined) call.link.frame(types.CANCEL, 0, call.stream, 0);
+  else call.link.frame(types.DATA, endFlag, call.stream, 0);
+  call.end();
+}
+
+async function sendChunk(call, bytes) {
+  for (let at = 0; at < bytes.length && call.cancelled === undefined; ) {
+    if (call.credit <= 0) {
+      await new Promise(resolve => {
+        call.onCredit = resolve;
+      });
+      continue;
+    }
+    const part = bytes.subarray(at, at + Math.min(payloadBytesMax, call.credit));
+    at += part.length;
+    call.credit -= part.length;
+    call.link.frame(types.DATA, 0, call.stream, 0, part);
+    if (!call.link.drained) await new Promise(resolve => call.link.onceDrained(resolve));
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * Finds the handler among a module's exports and puts a user's mistakes into words, with file and line.
+ *
+ * Styles: `web` takes (Request, context) and returns a Response; `event` takes (event, context) and returns
+ * `{ statusCode, headers, body }` or a value. The default export and `{ fetch }` are web; an export whose name starts
+ * with `handle` is event; any other named export is web.
+ */
+
+export function findHandler(module, settings) {
+  const name = settings.handler;
+  const exported = exportsOf(module);
+  if (name !== undefined) {
+    const value = exported[name];
+    if (value === undefined)
+      return missing(`${settings.entry} exports no ${name}`, exported, settings);
+    return (
+      callable(value, name, settings) ?? missing(`${name} is not a function`, exported, settings)
+    );
+  }
+  for (const candidate of ['default', 'fetch', 'handle', 'handler']) {
+    const value = exported[candidate];
+    if (value === undefined) continue;
+    const found = callable(value, candidate, settings);
+    if (found !== undefined) return found;
+  }
+  return missing('no default export and no export named handle', exported, settings);
+}
+
+function callable(value, name) {
+  if (typeof value === 'function')
+    return { style: name.startsWith('handle') ? 'event' : 'web', handle: value };
+  if (value !== null && typeof value === 'object' && typeof value.fetch === 'function') {
+    return { style: 'web', handle: (request, context) => value.fetch(request, context) };
+  }
+  return undefined;
+}
+
+/** CommonJS exports arrive as the default export: look through it. */
+function exportsOf(module) {
+  const inner = module.default;
+  const looksCommonJs = 'module.exports' in module;
+  if (!looksCommonJs) return module;
+  if (typeof inner === 'function') return Object.assign({ default: inner }, inner);
+  return { ...inner };
+}
+
+function missing(what, exported, settings) {
+  const names = Object.keys(exported).filter(
+    key => key !== 'module.exports' && key !== '__esModule',
+  );
+  const found = names.length === 0 ? 'it exports nothing' : `it exports ${names.join(', ')}`;
+  return {
+    problem: {
+      reason: 'handler-missing',
+      message: `${what}; ${found}. Write \`export default (request) => new Response('hi')\`, or name one: entry: ${sourceName(settings.entry)}:NAME`,
+      file: sourceName(settings.entry),
+    },
+  };
+}
+
+/** What went wrong while the user's module was loaded, or in a handler. */
+export function problemOf(error, settings) {
+  const stack = typeof error?.stack === 'string' ? error.stack : undefined;
+  const message = typeof error?.message === 'string' ? error.message : String(error);
+  const type = error?.constructor?.name ?? typeof error;
+  const place = placeIn(stack, settings.directory) ?? {};
+  const problem = { reason: 'threw', type, message, ...place, stack };
+  if (
+    error?.code === 'ERR_MODULE_NOT_FOUND' ||
+    error?.code === 'MODULE_NOT_FOUND' ||
+    error?.code === 'ERR_UNSUPPORTED_DIR_IMPORT'
+  ) {
+    problem.reason = 'module-missing';
+    if (message.includes(`'${settings.directory}/${settings.entry}'`) && place.file === undefined)
+      problem.reason = 'entry-missing';
+    const importer = / imported from (?:file:\/\/)?(\S+)$/m.exec(message)?.[1];
+    if (importer?.startsWith(`${settings.directory}/`))
+      problem.file ??= sourceName(importer.slice(settings.directory.length + 1));
+    problem.message = message.replaceAll(`${settings.directory}/`, '');
+  } else if (error instanceof SyntaxError) {
+    problem.reason = 'syntax';
+  }
+  return problem;
+}
+
+/** The first line of the stack inside the version's directory, not inside its dependencies. */
+function placeIn(stack, directory) {
+  if (stack === undefined) return undefined;
+  const pattern = /(?:file:\/\/)?(\/[^\s():]+):(\d+)(?::(\d+))?/g;
+  for (const [, file, line, column] of stack.matchAll(pattern)) {
+    if (!file.startsWith(`${directory}/`) || file.includes('/node_modules/')) continue;
+    return {
+      file: sourceName(file.slice(directory.length + 1)),
+      line: Number(line),
+      ...(column !== undefined && { column: Number(column) }),
+    };
+  }
+  return undefined;
+}
+
+/** `handler.fnway.mjs` was compiled from handler.ts; the user knows the latter. */
+function sourceName(file) {
+  return file.replace(/\.fnway\.[mc]js$/, '.ts');
+}

@@ -1,0 +1,258 @@
+/**
+ * The instance's end of the link (docs/reference/link.md): frames in, frames out, flow control. Knows nothing of
+ * handlers; main.mjs does. Outgoing frames of one turn of the event loop leave in one write.
+ */
+import { connect } from 'node:net';
+
+export const types = {
+  HELLO: 1,
+  LOAD: 2,
+  LOADED: 3,
+  LOAD_FAILED: 4,
+  CALL: 5,
+  REPLY: 6,
+  DATA: 7,
+  CREDIT: 8,
+  CANCEL: 9,
+  FAIL: 10,
+  PING: 11,
+  PONG: 12,
+  STOP: 13,
+};
+
+const headerBytes = 16;
+export const payloadBytesMax = 65_536;
+export const windowBytes = 262_144;
+export const endFlag = 1;
+const bufferBytes = 65_536;
+const copyBytesMax = 8192;
+const empty = new Uint8Array(0);
+
+export class Link {
+  #socket;
+  #buffer = Buffer.allocUnsafeSlow(bufferBytes);
+  #start = 0;
+  #used = 0;
+  #scheduled = false;
+  #rest = undefined;
+  #onFrame;
+  #flush = () => this.flush();
+
+  /**
+   * @param {string} path the gateway's socket
+   * @param {(type: number, flags: number, stream: number, arg: number, chunk: Buffer, start: number, end: number) => void} onFrame
+   * @param {() => void} onClose
+   */
+  constructor(path, onFrame, onClose) {
+    this.#onFrame = onFrame;
+    this.#socket = connect(path);
+    this.#socket.on('data', chunk => this.#receive(chunk));
+    this.#socket.on('error', () => {});
+    this.#socket.on('close', onClose);
+  }
+
+  /** A frame with a Latin-1 head; `body` is bytes, or text that is written as UTF-8 without a copy in between. */
+  head(type, flags, stream, head, body) {
+    if (typeof body === 'string') {
+      // Three bytes a character at most: reserve for that, write, and put the true length into the header.
+      if (body.length * 3 <= copyBytesMax) {
+        this.#reserve(headerBytes + head.length + body.length * 3);
+        const at = this.#used;
+        this.#used += headerBytes;
+        this.#used += this.#buffer.write(head, this.#used, 'latin1');
+        const bytes = this.#buffer.write(body, this.#used, 'utf8');
+        this.#used += bytes;
+        this.#header(at, type, flags, stream, head.length, head.length + bytes);
+        return;
+      }
+      body = Buffer.from(body);
+    }
+    const inline = body.length <= copyBytesMax;
+    this.#reserve(headerBytes + head.length + (inline ? body.length : 0));
+    this.#header(this.#used, type, flags, stream, head.length, head.length + body.length);
+    this.#used += headerBytes;
+    this.#used += this.#buffer.write(head, this.#used, 'latin1');
+    this.#body(body, inline);
+  }
+
+  frame(type, flags, stream, arg, payload = empty) {
+    const inline = payload.length <= copyBytesMax;
+    this.#reserve(headerBytes + (inline ? payload.length : 0));
+    this.#header(this.#used, type, flags, stream, arg, payload.length);
+    this.#used += headerBytes;
+    this.#body(payload, inline);
+  }
+
+  json(type, stream, value) {
+    const bytes = Buffer.from(JSON.stringify(value));
+    this.frame(type, 0, stream, 0, bytes.length > payloadBytesMax ? shorten(value) : bytes);
+  }
+
+  get drained() {
+    return !this.#socket.writableNeedDrain;
+  }
+
+  onceDrained(fn) {
+    this.#socket.once('drain', fn);
+  }
+
+  flush() {
+    this.#scheduled = false;
+    if (this.#used > this.#start) {
+      this.#socket.write(this.#buffer.subarray(this.#start, this.#used));
+      this.#start = this.#used;
+    }
+    if (this.#socket.writableCorked > 0) this.#socket.uncork();
+    // Only when the kernel took everything may the bytes be written over.
+    if (this.#socket.writableLength === 0) {
+      this.#start = 0;
+      this.#used = 0;
+    }
+  }
+
+  /** Flushes, then calls back once the kernel has it all. */
+  end(fn) {
+    this.flush();
+    this.#socket.end(fn);
+  }
+
+  #reserve(bytes) {
+    if (!this.#scheduled) {
+      this.#scheduled = true;
+      setImmediate(this.#flush);
+    }
+    if (this.#used + bytes <= this.#buffer.length) return;
+    this.#spill();
+    this.#buffer = Buffer.allocUnsafeSlow(Math.max(bufferBytes, bytes));
+    this.#start = 0;
+    this.#used = 0;
+  }
+
+  #header(at, type, flags, stream, arg, length) {
+    const buffer = this.#buffer;
+    buffer.writeUInt32LE(length, at);
+    buffer[at + 4] = type;
+    buffer[at + 5] = flags;
+    buffer[at + 6] = 0;
+    buffer[at + 7] = 0;
+    buffer.writeUInt32LE(stream, at + 8);
+    buffer.writeUInt32LE(arg, at + 12);
+  }
+
+  #body(body, inline) {
+    if (inline) {
+      this.#buffer.set(body, this.#used);
+      this.#used += body.length;
+      return;
+    }
+    this.#spill();
+    this.#socket.write(body);
+  }
+
+  #spill() {
+    if (this.#socket.writableCorked === 0) this.#socket.cork();
+    if (this.#used > this.#start) {
+      this.#socket.write(this.#buffer.subarray(this.#start, this.#used));
+      this.#start = this.#used;
+    }
+  }
+
+  #receive(incoming) {
+    const chunk = this.#rest === undefined ? incoming : Buffer.concat([this.#rest, incoming]);
+    this.#rest = undefined;
+    let offset = 0;
+    while (chunk.length - offset >= headerBytes) {
+      const length = chunk.readUInt32LE(offset);
+      const type = chunk[offset + 4];
+      if (length > payloadBytesMax || type === 0 || type > types.STOP) {
+        process.stderr.write(
+          `fnway: the gateway broke the link protocol: type ${type}, ${length} bytes\n`,
+        );
+        process.exit(1);
+      }
+      const end = offset + headerBytes + length;
+      if (end > chunk.length) break;
+      this.#onFrame(
+        type,
+        chunk[offset + 5],
+        chunk.readUInt32LE(offset + 8),
+        chunk.readUInt32LE(offset + 12),
+        chunk,
+        offset + headerBytes,
+        end,
+      );
+      offset = end;
+    }
+    if (offset < chunk.length) this.#rest = chunk.subarray(offset);
+  }
+}
+
+/** A problem too long for a frame loses the middle of its texts, never its place. */
+function shorten(value) {
+  const short = { ...value };
+  for (const key of ['message', 'stack']) {
+    if (typeof short[key] === 'string') short[key] = `${short[key].slice(0, 8000)} …`;
+  }
+  return Buffer.from(JSON.stringify(short));
+}
+
+/** A request body that arrives in chunks, read once. Reading gives the gateway credit. */
+export class RequestBody {
+  #chunks = [];
+  #state = 'open';
+  #error = undefined;
+  #wake = undefined;
+  #uncredited = 0;
+  #credit;
+
+  /** @param {(bytes: number) => void} credit tells the gateway that it may send more */
+  constructor(credit) {
+    this.#credit = credit;
+  }
+
+  push(chunk) {
+    if (this.#state !== 'open' || chunk.length === 0) return;
+    this.#chunks.push(chunk);
+    this.#signal();
+  }
+
+  end() {
+    if (this.#state === 'open') this.#state = 'ended';
+    this.#signal();
+  }
+
+  fail(error) {
+    if (this.#state === 'failed') return;
+    this.#state = 'failed';
+    this.#error = error;
+    this.#signal();
+  }
+
+  async *[Symbol.asyncIterator]() {
+    while (true) {
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        this.#uncredited += chunk.length;
+        if (this.#uncredited >= windowBytes / 4 && this.#state === 'open') {
+          this.#credit(this.#uncredited);
+          this.#uncredited = 0;
+        }
+        yield chunk;
+      } else if (this.#state === 'failed') {
+        throw this.#error;
+      } else if (this.#state === 'ended') {
+        return;
+      } else {
+        await new Promise(resolve => {
+          this.#wake = resolve;
+        });
+      }
+    }
+  }
+
+  #signal() {
+    const wake = this.#wake;
+    this.#wake = undefined;
+    wake?.();
+  }
+}

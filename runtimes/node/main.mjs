@@ -1,0 +1,117 @@
+/**
+ * The main program of the node runtime. A generic process that has linked itself to the gateway and waits; LOAD makes
+ * it an instance of one version. It imports everything of its own before it takes the function's identity, because
+ * its files may lie where that user cannot read. It runs nothing of a user's before identity and environment are set.
+ */
+import { pathToFileURL } from 'node:url';
+import { answerCall, cancelCall, creditCall, dataOfCall, useHandler } from './calls.mjs';
+import { findHandler, problemOf } from './handler.mjs';
+import { endFlag, Link, types } from './link.mjs';
+import { installWebGlobals } from './web.mjs';
+
+const path = process.env.FNWAY_LINK;
+const secret = process.env.FNWAY_LINK_SECRET;
+if (path === undefined || secret === undefined) {
+  process.stderr.write(
+    'fnway: this program is started by the gateway, with FNWAY_LINK and FNWAY_LINK_SECRET\n',
+  );
+  process.exit(2);
+}
+process.title = 'fnway-node';
+installWebGlobals();
+
+let loadParts = [];
+let loading = false;
+let stopping = false;
+let inFlight = 0;
+
+const link = new Link(path, receive, () => process.exit(0));
+link.json(types.HELLO, 0, { protocol: 1, secret, pid: process.pid, runtime: 'node' });
+
+function receive(type, flags, stream, arg, chunk, start, end) {
+  switch (type) {
+    case types.CALL:
+      inFlight++;
+      return answerCall(link, flags, stream, chunk, start, start + arg, end, callEnded);
+    case types.DATA:
+      if (stream !== 0) return dataOfCall(stream, flags, chunk.subarray(start, end));
+      return loadPart(flags, chunk, start, end);
+    case types.CREDIT:
+      return creditCall(stream, arg);
+    case types.CANCEL:
+      return cancelCall(stream, chunk.toString('utf8', start, end));
+    case types.PING:
+      return link.frame(types.PONG, 0, 0, arg);
+    case types.LOAD:
+      return loadPart(flags, chunk, start, end);
+    case types.STOP:
+      stopping = true;
+      if (inFlight === 0) leave();
+      return;
+    default:
+  }
+}
+
+function callEnded() {
+  inFlight--;
+  if (stopping && inFlight === 0) leave();
+}
+
+function leave() {
+  link.end(() => process.exit(0));
+}
+
+function loadPart(flags, chunk, start, end) {
+  if (loading) return;
+  loadParts.push(chunk.toString('latin1', start, end));
+  if ((flags & endFlag) === 0) return;
+  loading = true;
+  const settings = JSON.parse(Buffer.from(loadParts.join(''), 'latin1').toString('utf8'));
+  loadParts = [];
+  load(settings);
+}
+
+async function load(settings) {
+  try {
+    takeIdentity(settings);
+    takeEnvironment(settings.env);
+    process.chdir(settings.directory);
+  } catch (error) {
+    return refuse({
+      reason: 'identity',
+      message: `cannot become the function's user: ${error.message}`,
+    });
+  }
+  const file = `${settings.directory}/${settings.entry}`;
+  // Compiled TypeScript carries its source map: errors then name the user's own lines.
+  if (settings.entry.includes('.fnway.')) process.setSourceMapsEnabled(true);
+  let module;
+  try {
+    module = await import(pathToFileURL(file).href);
+  } catch (error) {
+    return refuse(problemOf(error, settings));
+  }
+  const found = findHandler(module, settings);
+  if (found.problem !== undefined) return refuse(found.problem);
+  useHandler(found.style, found.handle, settings);
+  link.json(types.LOADED, 0, { body: found.style === 'event' ? 'whole' : 'stream' });
+  link.flush();
+}
+
+function refuse(problem) {
+  link.json(types.LOAD_FAILED, 0, problem);
+  link.flush();
+}
+
+function takeIdentity({ uid, gid }) {
+  if (uid === undefined) return;
+  process.setgroups([]);
+  process.setgid(gid);
+  process.setuid(uid);
+}
+
+function takeEnvironment(env) {
+  const gateway = process.env.FNWAY_GATEWAY;
+  for (const key of Object.keys(process.env)) delete process.env[key];
+  Object.assign(process.env, env, { FNWAY_GATEWAY: gateway });
+}
