@@ -1,0 +1,97 @@
+/**
+ * The keeper: a tiny shell process outside the gateway that ends every process of the functions when the gateway
+ * dies, kill -9 included. The gateway tells it which process groups live; when its standard input closes, it kills
+ * those groups and then every process that carries the gateway's mark in its environment, which also finds
+ * descendants that left their group. It runs in a session of its own, so a signal to the gateway's group spares it.
+ *
+ * A process that left its group and wiped its environment is not found; only a cgroup could.
+ */
+
+import type { ChildProcess } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import type { Log } from '../../log.ts';
+
+export const markVariable = 'FNWAY_GATEWAY';
+
+/** $1 is the gateway's mark. Lines: `+PGID`, `-PGID`, `.` (leave without killing). */
+const script = `
+groups=' '
+while read -r line; do
+  case $line in
+    +*) groups="$groups\${line#+} " ;;
+    -*) g=\${line#-}; case $groups in *" $g "*) groups="\${groups%%" $g "*} \${groups#*" $g "}" ;; esac ;;
+    .) exit 0 ;;
+  esac
+done
+for g in $groups; do kill -9 -- "-$g" 2>/dev/null; done
+tries=0
+while [ $tries -lt 20 ]; do
+  found=
+  for f in $(grep -lsz "^${markVariable}=$1\\$" /proc/[0-9]*/environ 2>/dev/null); do
+    pid=\${f#/proc/}; pid=\${pid%/environ}
+    [ "$pid" = "$$" ] && continue
+    kill -9 "$pid" 2>/dev/null && found=1
+  done
+  [ -z "$found" ] && break
+  tries=$((tries + 1))
+done
+`;
+
+export interface Keeper {
+  add(processGroup: number): void;
+  remove(processGroup: number): void;
+  /** Tells the keeper that all is ended in good order. */
+  close(): void;
+}
+
+export function startKeeper(options: { mark: string; log: Log }): Keeper {
+  const groups = new Set<number>();
+  let closing = false;
+  let child: ChildProcess = launch();
+
+  function launch(): ChildProcess {
+    const started = spawn('/bin/sh', ['-c', script, 'fnway-keeper', options.mark], {
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+      cwd: '/',
+    });
+    started.unref();
+    started.stdin?.on('error', () => {});
+    (started.stdin as unknown as { unref?: () => void } | null)?.unref?.();
+    started.once('exit', () => {
+      if (closing) return;
+      options.log.warn('the keeper ended; a new one takes over');
+      child = launch();
+      for (const group of groups) child.stdin?.write(`+${group}\n`);
+    });
+    return started;
+  }
+
+  return {
+    add(group) {
+      groups.add(group);
+      child.stdin?.write(`+${group}\n`);
+    },
+    remove(group) {
+      if (groups.delete(group)) child.stdin?.write(`-${group}\n`);
+    },
+    close() {
+      closing = true;
+      child.stdin?.end('.\n');
+    },
+  };
+}
+
+/** Ends what a predecessor of this mark left behind, when gateway and keeper died together. */
+export function endPredecessor(mark: string): Promise<void> {
+  return new Promise(resolve => {
+    const child = spawn('/bin/sh', ['-c', script, 'fnway-keeper', mark], {
+      stdio: ['ignore', 'ignore', 'ignore'],
+      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+      cwd: '/',
+    });
+    child.once('error', () => resolve());
+    child.once('exit', () => resolve());
+  });
+}

@@ -1,0 +1,152 @@
+/** An instance that is a linked process: its calls go over the link, its output into the function's log. */
+
+import type { Clock } from '../../clock.ts';
+import {
+  type Call,
+  type CallSignal,
+  failedReply,
+  type Reply,
+  type Version,
+} from '../../invoke/invoke.ts';
+import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
+import type { Exit, Instance } from '../driver.ts';
+import type { MemoryWatch, Watched } from './memory.ts';
+import type { Linked } from './warm.ts';
+
+/** Lines of output that explain a crash. */
+export const crashLinesMax = 20;
+
+export interface LinkInstanceOptions {
+  id: string;
+  version: Version;
+  linked: Linked;
+  wholeBodies: boolean;
+  clock: Clock;
+  memory: MemoryWatch;
+  output: OutputLog;
+}
+
+export class LinkInstance implements Instance {
+  readonly id: string;
+  readonly wholeBodies: boolean;
+  readonly exited: Promise<Exit>;
+  readonly #options: LinkInstanceOptions;
+  #alive = true;
+  #ending: Exit['reason'] = 'crashed';
+  #stopping: Promise<Exit> | undefined;
+
+  constructor(options: LinkInstanceOptions) {
+    this.#options = options;
+    this.id = options.id;
+    this.wholeBodies = options.wholeBodies;
+    const { linked, memory, version } = options;
+    const watched: Watched = {
+      pid: linked.pid,
+      memoryBytes: version.spec.memoryBytes,
+      onOverLimit: () => {
+        this.#ending = 'out-of-memory';
+        linked.kill();
+      },
+    };
+    memory.add(watched);
+    linked.link.obituary = async () => failedReply(await this.#explain());
+    this.exited = linked.link.closed.then(async broken => {
+      this.#alive = false;
+      memory.remove(watched);
+      // The link is the instance: whatever is left of the process goes with it.
+      linked.kill();
+      const status = await linked.exited;
+      if (broken !== undefined) this.#note(`the instance was ended: ${broken.message}`);
+      return { reason: this.#ending, ...(status !== undefined && { status }) };
+    });
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply> {
+    const remainingMs =
+      call.deadlineMs === Number.POSITIVE_INFINITY
+        ? 0
+        : Math.max(1, Math.round(call.deadlineMs - this.#options.clock.monotonicMs()));
+    return this.#options.linked.link.call(call, signal, remainingMs, done);
+  }
+
+  stop(graceMs: number): Promise<Exit> {
+    this.#stopping ??= this.#stop(graceMs);
+    return this.#stopping;
+  }
+
+  async #stop(graceMs: number): Promise<Exit> {
+    const { linked, clock } = this.#options;
+    this.#alive = false;
+    if (this.#ending === 'crashed') this.#ending = 'stopped';
+    if (graceMs <= 0) linked.kill();
+    else {
+      linked.link.stop();
+      const timer = clock.after(graceMs, () => linked.kill());
+      void this.exited.then(() => timer.cancel());
+    }
+    return this.exited;
+  }
+
+  async #explain() {
+    const { output, version, linked } = this.#options;
+    const status = await linked.exited;
+    const log = output
+      .tail(version.functionId, { linesMax: crashLinesMax, instance: this.id })
+      .map(line => line.text);
+    if (this.#ending === 'out-of-memory') {
+      const mebibytes = Math.round(version.spec.memoryBytes / 1024 ** 2);
+      return {
+        reason: 'out-of-memory' as const,
+        message: `the instance used more than its ${mebibytes} MiB of memory`,
+        log,
+      };
+    }
+    const how = status === undefined ? '' : ` (${status})`;
+    const message =
+      this.#ending === 'stopped'
+        ? `the instance was stopped${how}`
+        : `the instance ended${how} while it worked on the call`;
+    return {
+      reason: 'crashed' as const,
+      message,
+      log,
+      ...(status !== undefined && { exit: status }),
+    };
+  }
+
+  #note(text: string): void {
+    const { output, version } = this.#options;
+    output.append(version.functionId, {
+      version: version.number,
+      instance: this.id,
+      stream: 'stderr',
+      text,
+    });
+  }
+}
+
+/** Sends both streams of a linked process to the function's log, line by line. */
+export function captureOutput(
+  linked: Linked,
+  options: { id: string; version: Version; output: OutputLog },
+): void {
+  const { id, version, output } = options;
+  const splitter = (stream: 'stdout' | 'stderr') =>
+    new LineSplitter(text =>
+      output.append(version.functionId, { version: version.number, instance: id, stream, text }),
+    );
+  const stdout = splitter('stdout');
+  const stderr = splitter('stderr');
+  linked.output(
+    chunk => stdout.push(chunk),
+    chunk => stderr.push(chunk),
+  );
+  void linked.exited.then(() => {
+    stdout.end();
+    stderr.end();
+  });
+}

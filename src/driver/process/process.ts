@@ -1,0 +1,305 @@
+/**
+ * The process driver: versions of source and script run as processes of this machine. Composes the warm pools, the
+ * links, the keeper and the memory watch; decides which process becomes which instance.
+ */
+
+import { chmodSync, closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Clock } from '../../clock.ts';
+import type { VersionFailure } from '../../domain/function.ts';
+import type { Runtime } from '../../domain/runtime.ts';
+import { assert, GatewayError } from '../../errors.ts';
+import { newId } from '../../ids.ts';
+import type { Version } from '../../invoke/invoke.ts';
+import type { LinkProblem } from '../../link/link.ts';
+import { type LinkServer, listenForLinks } from '../../link/server.ts';
+import type { Log } from '../../log.ts';
+import type { OutputLog } from '../../telemetry/output.ts';
+import type { Driver, Started } from '../driver.ts';
+import { startChild } from './child.ts';
+import { endPredecessor, type Keeper, markVariable, startKeeper } from './keeper.ts';
+import { captureOutput, LinkInstance } from './link-instance.ts';
+import { type MemoryWatch, watchMemory } from './memory.ts';
+import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
+import { StdioInstance } from './stdio-instance.ts';
+import { type Linked, listenForOutput, type OutputServer, WarmPool } from './warm.ts';
+
+export interface ProcessDriverOptions {
+  runtimes: Map<string, Runtime>;
+  interpreters: Interpreters;
+  /** Marks this data directory's processes, so that a successor can end them. */
+  mark: string;
+  /** What every function's environment starts from: PATH, LANG, HOME. Never the gateway's own. */
+  baseEnv: Record<string, string>;
+  bufferedBodyBytesMax: number;
+  /** From LOAD to LOADED. */
+  loadMsMax: number;
+  /** Overrides `warm` of every runtime. */
+  warm?: number;
+  clock: Clock;
+  log: Log;
+  output: OutputLog;
+}
+
+/** Variables that act when an interpreter or the loader starts: a process from the warm pool is too late for them. */
+const startVariables = /^(?:NODE_|LD_|PYTHON|UV_|MALLOC_|GLIBC_TUNABLES$|OPENSSL_CONF$)/;
+
+export interface ProcessDriver extends Driver {
+  /** Fills the warm pools. */
+  warmUp(): Promise<void>;
+  /** Ready processes of each runtime, for metrics. */
+  warmSizes(): Array<{ runtime: string; size: number }>;
+}
+
+export async function openProcessDriver(options: ProcessDriverOptions): Promise<ProcessDriver> {
+  await endPredecessor(options.mark);
+  const directory = mkdtempSync(join(tmpdir(), 'fnway-'));
+  // Functions' users must reach the sockets in it; they are of no use without a secret.
+  chmodSync(directory, 0o711);
+  const linkPath = join(directory, 'link.sock');
+  const keeper = startKeeper({ mark: options.mark, log: options.log });
+  const links = await listenForLinks({ path: linkPath, clock: options.clock });
+  const outputs = await listenForOutput(join(directory, 'output.sock'));
+  chmodSync(linkPath, 0o777);
+  chmodSync(outputs.path, 0o777);
+  return new Processes(options, { directory, linkPath, keeper, links, outputs });
+}
+
+interface Parts {
+  directory: string;
+  linkPath: string;
+  keeper: Keeper;
+  links: LinkServer;
+  outputs: OutputServer;
+}
+
+class Processes implements ProcessDriver {
+  readonly kind = 'process';
+  readonly #options: ProcessDriverOptions;
+  readonly #parts: Parts;
+  readonly #memory: MemoryWatch;
+  readonly #pools = new Map<string, WarmPool>();
+  #closed = false;
+
+  constructor(options: ProcessDriverOptions, parts: Parts) {
+    this.#options = options;
+    this.#parts = parts;
+    this.#memory = watchMemory(options.clock);
+    for (const runtime of options.runtimes.values()) {
+      if (runtime.protocol !== 'link') continue;
+      this.#pools.set(
+        runtime.name,
+        new WarmPool({
+          ...options,
+          ...parts,
+          runtime: { ...runtime, warm: options.warm ?? runtime.warm },
+        }),
+      );
+    }
+  }
+
+  runs(version: Version): boolean {
+    return version.spec.kind === 'source' || version.spec.kind === 'script';
+  }
+
+  async warmUp(): Promise<void> {
+    await Promise.all([...this.#pools.values()].map(pool => pool.fill()));
+  }
+
+  warmSizes(): Array<{ runtime: string; size: number }> {
+    return [...this.#pools].map(([runtime, pool]) => ({ runtime, size: pool.size }));
+  }
+
+  async start(version: Version): Promise<Started> {
+    if (this.#closed) throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
+    const runtime = this.#runtimeOf(version);
+    return runtime.protocol === 'link'
+      ? this.#startLinked(version, runtime)
+      : this.#startStdio(version, runtime);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await Promise.all([...this.#pools.values()].map(pool => pool.close()));
+    await this.#parts.links.close();
+    this.#parts.outputs.close();
+    this.#parts.keeper.close();
+    rmSync(this.#parts.directory, { recursive: true, force: true });
+  }
+
+  #runtimeOf(version: Version): Runtime {
+    const name = version.spec.kind === 'script' ? scriptRuntime : version.spec.runtime!;
+    const runtime = this.#options.runtimes.get(name);
+    if (runtime !== undefined) return runtime;
+    throw new GatewayError(
+      'INSTANCE_NOT_STARTED',
+      `the runtime ${name} is gone from this gateway; start it with --runtimes DIR`,
+    );
+  }
+
+  async #startLinked(version: Version, runtime: Runtime): Promise<Started> {
+    const files = version.files;
+    assert(files !== undefined, 'a version of a linked runtime has files');
+    const pool = this.#pools.get(runtime.name)!;
+    const env = this.#environment(version);
+    const special = Object.keys(version.spec.env).some(key => startVariables.test(key));
+    const linked = special ? await pool.startWith(env, files.identity) : await pool.take();
+    const id = newId('ins', this.#options.clock.now());
+    captureOutput(linked, { id, version, output: this.#options.output });
+    try {
+      return await this.#load(version, linked, id, { env, special });
+    } catch (error) {
+      linked.kill();
+      throw error;
+    }
+  }
+
+  async #load(
+    version: Version,
+    linked: Linked,
+    id: string,
+    how: { env: Record<string, string>; special: boolean },
+  ): Promise<Started> {
+    const { clock, output, loadMsMax, bufferedBodyBytesMax } = this.#options;
+    const files = version.files!;
+    const late = clock.after(loadMsMax, () => linked.kill());
+    let loaded: Awaited<ReturnType<typeof linked.link.load>>;
+    try {
+      loaded = await linked.link.load({
+        function: version.name,
+        namespace: version.namespace,
+        version: version.number,
+        directory: files.directory,
+        entry: files.entry,
+        handler: version.spec.handler,
+        env: how.env,
+        // A process that was started as the function's user has its identity already.
+        ...(how.special ? {} : files.identity),
+        ...linked.loadExtras,
+        concurrency: version.concurrency,
+        bufferedBodyBytesMax,
+      });
+    } catch {
+      const status = await linked.exited;
+      const lines = output
+        .tail(version.functionId, { linesMax: 20, instance: id })
+        .map(line => line.text);
+      const how = status === undefined ? '' : ` (${status})`;
+      const what = `the process ended${how} while it loaded ${files.entry}, or took longer than ${loadMsMax} ms`;
+      return { ok: false, failure: { code: 'LOAD_FAILED', message: [what, ...lines].join('\n') } };
+    } finally {
+      late.cancel();
+    }
+    if (!loaded.ok) {
+      linked.kill();
+      return { ok: false, failure: failureOf(loaded.problem) };
+    }
+    const wholeBodies = loaded.body === 'whole';
+    const instance = new LinkInstance({
+      id,
+      version,
+      linked,
+      wholeBodies,
+      clock,
+      memory: this.#memory,
+      output,
+    });
+    return { ok: true, instance };
+  }
+
+  async #startStdio(version: Version, runtime: Runtime): Promise<Started> {
+    const files = version.files;
+    assert(files !== undefined, 'a version of a stdio runtime has files');
+    const { interpreters, clock, output, bufferedBodyBytesMax } = this.#options;
+    const entry = join(files.directory, files.entry);
+    const env = { ...this.#environment(version), [markVariable]: this.#options.mark };
+    if (runtime.check !== undefined) {
+      const failure = await this.#check(
+        commandOf(runtime, runtime.check, { interpreters, entry }),
+        env,
+        version,
+      );
+      if (failure !== undefined) return { ok: false, failure };
+    }
+    const instance = new StdioInstance({
+      id: newId('ins', clock.now()),
+      version,
+      command: commandOf(runtime, runtime.command, { interpreters, entry }),
+      env,
+      cwd: files.directory,
+      clock,
+      keeper: this.#parts.keeper,
+      memory: this.#memory,
+      output,
+      bufferedBodyBytesMax,
+    });
+    return { ok: true, instance };
+  }
+
+  async #check(
+    command: string[],
+    env: Record<string, string>,
+    version: Version,
+  ): Promise<VersionFailure | undefined> {
+    const { directory, entry, identity } = version.files!;
+    try {
+      closeSync(openSync(join(directory, entry), 'r'));
+    } catch {
+      return {
+        code: 'LOAD_FAILED',
+        message: `the entry ${entry} is not in the source`,
+        file: entry,
+      };
+    }
+    const child = await startChild({
+      command,
+      env,
+      cwd: directory,
+      keeper: this.#parts.keeper,
+      clock: this.#options.clock,
+      stdin: 'ignore',
+      ...(identity !== undefined && { identity }),
+    });
+    let text = '';
+    const gather = (chunk: Buffer) => {
+      text = (text + chunk.toString('utf8')).slice(-4000);
+    };
+    child.stdout.on('data', gather);
+    child.stderr.on('data', gather);
+    const late = this.#options.clock.after(this.#options.loadMsMax, () => child.kill());
+    const status = await child.exited;
+    late.cancel();
+    if (status === 'status 0') return undefined;
+    const message = text.trim().replaceAll(`${directory}/`, '');
+    const line = /(?:: line |: )(\d+):/.exec(message)?.[1];
+    return {
+      code: 'LOAD_FAILED',
+      message: message === '' ? `the check of ${entry} ended with ${status}` : message,
+      file: entry,
+      ...(line !== undefined && { line: Number(line) }),
+    };
+  }
+
+  #environment(version: Version): Record<string, string> {
+    return {
+      ...this.#options.baseEnv,
+      ...version.spec.env,
+      FNWAY_FUNCTION: version.name,
+      FNWAY_NAMESPACE: version.namespace,
+      FNWAY_VERSION: String(version.number),
+    };
+  }
+}
+
+function failureOf(problem: LinkProblem): VersionFailure {
+  const { message, file, line, column, type, reason } = problem;
+  return {
+    code: 'LOAD_FAILED',
+    message: reason === 'threw' && type !== undefined ? `${type}: ${message}` : message,
+    ...(file !== undefined && { file }),
+    ...(line !== undefined && { line }),
+    ...(column !== undefined && { column }),
+  };
+}

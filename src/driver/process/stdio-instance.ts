@@ -1,0 +1,295 @@
+/**
+ * An instance of a `stdio` runtime: nothing runs between calls, each call is one process. The request body goes to
+ * its standard input, its standard output is the reply, and an exit status other than 0 is a failure of the
+ * function. The request's head is in the environment, in the names of CGI (RFC 3875).
+ */
+
+import { PushedBody } from '../../body.ts';
+import type { Clock } from '../../clock.ts';
+import { GatewayError } from '../../errors.ts';
+import {
+  type Call,
+  type CallSignal,
+  failedReply,
+  isStream,
+  type Reply,
+  type Version,
+} from '../../invoke/invoke.ts';
+import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
+import type { Exit, Instance } from '../driver.ts';
+import { type Child, startChild } from './child.ts';
+import type { Keeper } from './keeper.ts';
+import type { MemoryWatch } from './memory.ts';
+
+export interface StdioInstanceOptions {
+  id: string;
+  version: Version;
+  command: string[];
+  env: Record<string, string>;
+  cwd: string;
+  clock: Clock;
+  keeper: Keeper;
+  memory: MemoryWatch;
+  output: OutputLog;
+  bufferedBodyBytesMax: number;
+}
+
+const stderrTailBytes = 2000;
+
+export class StdioInstance implements Instance {
+  readonly id: string;
+  readonly wholeBodies = true;
+  readonly exited: Promise<Exit>;
+  readonly #options: StdioInstanceOptions;
+  readonly #children = new Set<Child>();
+  #alive = true;
+  #onExit!: (exit: Exit) => void;
+
+  constructor(options: StdioInstanceOptions) {
+    this.#options = options;
+    this.id = options.id;
+    this.exited = new Promise(resolve => {
+      this.#onExit = resolve;
+    });
+  }
+
+  get alive(): boolean {
+    return this.#alive;
+  }
+
+  async invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply> {
+    let child: Child;
+    try {
+      child = await this.#start(call);
+    } catch (error) {
+      done();
+      throw error;
+    }
+    const run = new Run(this.#options, child, call, signal);
+    this.#children.add(child);
+    void child.exited.then(() => {
+      this.#children.delete(child);
+      if (!this.#alive && this.#children.size === 0) this.#onExit({ reason: 'stopped' });
+      done();
+    });
+    return run.reply();
+  }
+
+  stop(graceMs: number): Promise<Exit> {
+    this.#alive = false;
+    if (this.#children.size === 0) this.#onExit({ reason: 'stopped' });
+    if (graceMs <= 0) for (const child of this.#children) child.kill();
+    else {
+      const timer = this.#options.clock.after(graceMs, () => {
+        for (const child of this.#children) child.kill();
+      });
+      void this.exited.then(() => timer.cancel());
+    }
+    return this.exited;
+  }
+
+  #start(call: Call): Promise<Child> {
+    const { version, command, env, cwd, keeper, clock } = this.#options;
+    const identity = version.files?.identity;
+    return startChild({
+      command,
+      env: { ...cgiEnvironment(call), ...env },
+      cwd,
+      keeper,
+      clock,
+      stdin: 'pipe',
+      ...(identity !== undefined && { identity }),
+    });
+  }
+}
+
+/** One process of one call. */
+class Run {
+  readonly #options: StdioInstanceOptions;
+  readonly #child: Child;
+  readonly #call: Call;
+  readonly #signal: CallSignal;
+  #stderrTail = '';
+  #outOfMemory = false;
+  #tooLarge = false;
+
+  constructor(options: StdioInstanceOptions, child: Child, call: Call, signal: CallSignal) {
+    this.#options = options;
+    this.#child = child;
+    this.#call = call;
+    this.#signal = signal;
+    const watched = {
+      pid: child.pid,
+      memoryBytes: options.version.spec.memoryBytes,
+      onOverLimit: () => {
+        this.#outOfMemory = true;
+        child.kill();
+      },
+    };
+    options.memory.add(watched);
+    void child.exited.then(() => options.memory.remove(watched));
+    signal.onAbort(() => child.kill());
+    this.#captureStderr();
+    void this.#sendBody();
+  }
+
+  reply(): Promise<Reply> {
+    return this.#options.version.spec.stream ? this.#streamedReply() : this.#wholeReply();
+  }
+
+  async #wholeReply(): Promise<Reply> {
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    let overflow = false;
+    this.#child.stdout.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+      if (bytes > this.#options.bufferedBodyBytesMax) {
+        overflow = true;
+        this.#child.kill();
+      } else chunks.push(chunk);
+    });
+    const status = await this.#child.exited;
+    if (overflow) {
+      return failedReply({
+        reason: 'reply-invalid',
+        message: `the script wrote more than ${this.#options.bufferedBodyBytesMax} bytes; set stream: true for long answers`,
+      });
+    }
+    const failure = this.#failure(status);
+    if (failure !== undefined) return failedReply(failure);
+    const body = Buffer.concat(chunks);
+    return { status: 200, headers: ['content-type', contentTypeOf(body)], body };
+  }
+
+  async #streamedReply(): Promise<Reply> {
+    const { stdout } = this.#child;
+    const body = new PushedBody({
+      onRead: () => stdout.resume(),
+      onCancel: () => this.#child.kill(),
+    });
+    stdout.on('data', (chunk: Buffer) => {
+      stdout.pause();
+      body.push(chunk);
+    });
+    const ended = new Promise<void>(resolve => stdout.once('end', resolve));
+    const first = await Promise.race([
+      new Promise<'data'>(resolve => stdout.once('data', () => resolve('data'))),
+      this.#child.exited,
+    ]);
+    if (first !== 'data') {
+      const failure = this.#failure(first);
+      if (failure !== undefined) return failedReply(failure);
+    }
+    void this.#child.exited.then(async status => {
+      stdout.resume();
+      await Promise.race([ended, new Promise<void>(resolve => stdout.once('close', resolve))]);
+      if (this.#signal.reason !== undefined) body.fail(this.#signal.reason);
+      else if (status !== 'status 0')
+        body.fail(new GatewayError('FUNCTION_FAILED', `the script ended with ${status}`));
+      else body.end();
+    });
+    return { status: 200, headers: ['content-type', 'application/octet-stream'], body };
+  }
+
+  /** Throws what is not the function's doing. */
+  #failure(status: string) {
+    if (this.#tooLarge) {
+      throw new GatewayError(
+        'BODY_TOO_LARGE',
+        `the body is longer than ${this.#options.bufferedBodyBytesMax} bytes`,
+      );
+    }
+    if (this.#signal.reason !== undefined) throw this.#signal.reason;
+    if (this.#outOfMemory) {
+      const mebibytes = Math.round(this.#options.version.spec.memoryBytes / 1024 ** 2);
+      return {
+        reason: 'out-of-memory' as const,
+        message: `the script used more than its ${mebibytes} MiB of memory`,
+      };
+    }
+    if (status === 'status 0') return undefined;
+    const log = this.#stderrTail
+      .trim()
+      .split('\n')
+      .filter(line => line !== '');
+    const reason = status.startsWith('signal') ? ('crashed' as const) : ('exit' as const);
+    return { reason, message: `the script ended with ${status}`, exit: status, log };
+  }
+
+  #captureStderr(): void {
+    const { output, version, id } = this.#options;
+    const lines = new LineSplitter(text =>
+      output.append(version.functionId, {
+        version: version.number,
+        instance: id,
+        stream: 'stderr',
+        text,
+      }),
+    );
+    this.#child.stderr.on('data', (chunk: Buffer) => {
+      this.#stderrTail = (this.#stderrTail + chunk.toString('utf8')).slice(-stderrTailBytes);
+      lines.push(chunk);
+    });
+    void this.#child.exited.then(() => lines.end());
+  }
+
+  async #sendBody(): Promise<void> {
+    const stdin = this.#child.stdin!;
+    const body = this.#call.body;
+    if (!isStream(body)) {
+      stdin.end(body);
+      return;
+    }
+    let bytes = 0;
+    try {
+      for await (const chunk of body) {
+        bytes += chunk.length;
+        if (bytes > this.#options.bufferedBodyBytesMax) {
+          this.#tooLarge = true;
+          this.#child.kill();
+          return;
+        }
+        // A script may end without reading its input; that is its right.
+        if (stdin.destroyed) return;
+        if (!stdin.write(chunk)) {
+          await new Promise<void>(resolve => {
+            stdin.once('drain', resolve);
+            stdin.once('close', resolve);
+          });
+        }
+      }
+      stdin.end();
+    } catch {
+      this.#child.kill();
+    }
+  }
+}
+
+function contentTypeOf(body: Buffer): string {
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(body);
+    return 'text/plain; charset=utf-8';
+  } catch {
+    return 'application/octet-stream';
+  }
+}
+
+/** The request's head as CGI variables. `Proxy` is left out: HTTP_PROXY would steer the script's own requests. */
+export function cgiEnvironment(call: Call): Record<string, string> {
+  const mark = call.target.indexOf('?');
+  const env: Record<string, string> = {
+    GATEWAY_INTERFACE: 'CGI/1.1',
+    REQUEST_METHOD: call.method,
+    PATH_INFO: mark === -1 ? call.target : call.target.slice(0, mark),
+    QUERY_STRING: mark === -1 ? '' : call.target.slice(mark + 1),
+    FNWAY_CALL_ID: call.id,
+  };
+  for (let i = 0; i < call.headers.length; i += 2) {
+    const name = call.headers[i]!.toUpperCase().replaceAll('-', '_');
+    const value = call.headers[i + 1]!;
+    if (name === 'PROXY') continue;
+    const key = name === 'CONTENT_TYPE' || name === 'CONTENT_LENGTH' ? name : `HTTP_${name}`;
+    env[key] = key in env ? `${env[key]}, ${value}` : value;
+  }
+  return env;
+}

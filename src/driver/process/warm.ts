@@ -1,0 +1,289 @@
+/**
+ * Linked processes that are ready to become an instance: started before they are needed, because starting an
+ * interpreter costs thirty times what loading a function into one does. One pool a runtime. Generic processes run
+ * nothing of a user's; whoever takes one gives it an identity first.
+ */
+import { createServer, type Server, type Socket } from 'node:net';
+import type { Clock } from '../../clock.ts';
+import type { Runtime } from '../../domain/runtime.ts';
+import { newSecret } from '../../ids.ts';
+import type { Identity } from '../../invoke/invoke.ts';
+import type { Link } from '../../link/link.ts';
+import type { LinkServer } from '../../link/server.ts';
+import type { Log } from '../../log.ts';
+import { type Child, killTree, startChild } from './child.ts';
+import { type Keeper, markVariable } from './keeper.ts';
+import { commandOf, type Interpreters } from './runtimes.ts';
+
+/** From starting a process to its HELLO. */
+const startMsMax = 10_000;
+
+/** A process that has said HELLO and waits for LOAD. */
+export interface Linked {
+  readonly link: Link;
+  readonly pid: number;
+  /** Where its output comes from once it is an instance. */
+  output(onStdout: (chunk: Buffer) => void, onStderr: (chunk: Buffer) => void): void;
+  /** What LOAD must say beyond the version: where a fork server's child sends its output. */
+  readonly loadExtras: { log?: string };
+  /** How it ended, where anybody can know. */
+  readonly exited: Promise<string | undefined>;
+  kill(): void;
+}
+
+export interface WarmPoolOptions {
+  runtime: Runtime;
+  interpreters: Interpreters;
+  links: LinkServer;
+  linkPath: string;
+  /** Sockets for the output of fork servers' children. */
+  outputs: OutputServer | undefined;
+  keeper: Keeper;
+  mark: string;
+  clock: Clock;
+  baseEnv: Record<string, string>;
+  log: Log;
+}
+
+export class WarmPool {
+  readonly #options: WarmPoolOptions;
+  readonly #ready: Linked[] = [];
+  #filling = 0;
+  #forkServer: Promise<Child> | undefined;
+  #closed = false;
+  /** Fewer are kept when starting fails, so that a broken interpreter does not spin. */
+  #failures = 0;
+
+  constructor(options: WarmPoolOptions) {
+    this.#options = options;
+  }
+
+  /** Processes ready now. */
+  get size(): number {
+    return this.#ready.length;
+  }
+
+  /** Starts as many processes as the runtime wants kept; resolves when they are there or have failed. */
+  async fill(): Promise<void> {
+    const missing = this.#options.runtime.warm - this.#ready.length - this.#filling;
+    if (this.#closed || missing <= 0 || this.#failures > 3) return;
+    const starts = Array.from({ length: missing }, async () => {
+      this.#filling++;
+      try {
+        const linked = await this.#start();
+        this.#failures = 0;
+        if (this.#closed) linked.kill();
+        else this.#keep(linked);
+      } catch (error) {
+        this.#failures++;
+        this.#options.log.warn('a process for the warm pool did not start', {
+          runtime: this.#options.runtime.name,
+          error,
+        });
+      } finally {
+        this.#filling--;
+      }
+    });
+    await Promise.all(starts);
+  }
+
+  #keep(linked: Linked): void {
+    this.#ready.push(linked);
+    void linked.link.closed.then(() => {
+      const at = this.#ready.indexOf(linked);
+      if (at !== -1) this.#ready.splice(at, 1);
+    });
+  }
+
+  /** A ready process, or a new one. The pool refills itself behind the caller's back. */
+  async take(): Promise<Linked> {
+    const linked = this.#ready.shift();
+    // Refilled a little later: starting a process takes time from the call that is loading just now.
+    this.#options.clock.after(refillDelayMs, () => void this.fill(), { unref: true });
+    if (linked !== undefined) return linked;
+    this.#failures = 0;
+    return this.#start();
+  }
+
+  /** A process of its own, outside the pool, whose environment must act when the interpreter starts. */
+  async startWith(env: Record<string, string>, identity: Identity | undefined): Promise<Linked> {
+    const { runtime } = this.#options;
+    const command = commandOf(runtime, runtime.command, {
+      interpreters: this.#options.interpreters,
+    });
+    if (!runtime.fork) return this.#startProcess(command, env, identity);
+    return this.#startProcess(
+      [...command.filter(word => word !== '-I'), '--direct'],
+      env,
+      identity,
+    );
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    for (const linked of this.#ready.splice(0)) linked.kill();
+    const server = await this.#forkServer?.catch(() => undefined);
+    server?.kill();
+  }
+
+  #start(): Promise<Linked> {
+    const { runtime, interpreters } = this.#options;
+    if (runtime.fork) return this.#fork();
+    return this.#startProcess(commandOf(runtime, runtime.command, { interpreters }), {}, undefined);
+  }
+
+  async #startProcess(
+    command: string[],
+    env: Record<string, string>,
+    identity: Identity | undefined,
+  ): Promise<Linked> {
+    const { links, linkPath, mark, keeper, baseEnv, log, runtime } = this.#options;
+    const secret = newSecret('');
+    const child = await startChild({
+      command,
+      env: {
+        ...baseEnv,
+        ...env,
+        FNWAY_LINK: linkPath,
+        FNWAY_LINK_SECRET: secret,
+        [markVariable]: mark,
+      },
+      cwd: '/',
+      keeper,
+      clock: this.#options.clock,
+      stdin: 'ignore',
+      ...(identity !== undefined && { identity }),
+    });
+    let early = '';
+    const gather = (chunk: Buffer) => {
+      early = (early + chunk.toString('utf8')).slice(-2000);
+    };
+    child.stdout.on('data', gather);
+    child.stderr.on('data', gather);
+    void child.exited.then(status =>
+      links.forget(
+        secret,
+        `the ${runtime.name} process ended before it was ready (${status})${early === '' ? '' : `: ${early.trim()}`}`,
+      ),
+    );
+    try {
+      const { link } = await links.expect(secret, startMsMax);
+      return {
+        link,
+        pid: child.pid,
+        loadExtras: {},
+        output(onStdout, onStderr) {
+          child.stdout.off('data', gather).on('data', onStdout);
+          child.stderr.off('data', gather).on('data', onStderr);
+        },
+        exited: child.exited,
+        kill: () => child.kill(),
+      };
+    } catch (error) {
+      log.debug('a process did not link', { error });
+      child.kill();
+      throw error;
+    }
+  }
+
+  async #fork(): Promise<Linked> {
+    const { links, keeper, outputs } = this.#options;
+    this.#forkServer ??= this.#startForkServer();
+    const server = await this.#forkServer;
+    const secret = newSecret('');
+    const expected = links.expect(secret, startMsMax);
+    server.stdin?.write(`${secret}\n`);
+    const { link, hello } = await expected;
+    const pid = hello.pid;
+    keeper.add(pid);
+    const exited = link.closed.then(() => {
+      keeper.remove(pid);
+      return undefined;
+    });
+    return {
+      link,
+      pid,
+      loadExtras: outputs === undefined ? {} : { log: outputs.path },
+      output: (onStdout, onStderr) => outputs?.expect(secret, onStdout, onStderr),
+      exited,
+      kill: () => killTree(pid),
+    };
+  }
+
+  async #startForkServer(): Promise<Child> {
+    const { runtime, interpreters, keeper, mark, baseEnv, linkPath, log } = this.#options;
+    const server = await startChild({
+      command: commandOf(runtime, runtime.command, { interpreters }),
+      env: { ...baseEnv, FNWAY_LINK: linkPath, [markVariable]: mark },
+      cwd: '/',
+      keeper,
+      clock: this.#options.clock,
+      stdin: 'pipe',
+    });
+    server.stdout.on('data', () => {});
+    server.stderr.on('data', chunk =>
+      log.warn('the fork server says', { runtime: runtime.name, text: chunk.toString() }),
+    );
+    void server.exited.then(() => {
+      this.#forkServer = undefined;
+      if (!this.#closed)
+        log.warn('the fork server ended; the next call starts another', { runtime: runtime.name });
+    });
+    return server;
+  }
+}
+
+const refillDelayMs = 20;
+
+/** Where the children of fork servers send their output: a Unix socket whose first line is a secret. */
+export interface OutputServer {
+  readonly path: string;
+  expect(
+    secret: string,
+    onStdout: (chunk: Buffer) => void,
+    onStderr: (chunk: Buffer) => void,
+  ): void;
+  close(): void;
+}
+
+const secretLineBytesMax = 256;
+
+export function listenForOutput(path: string): Promise<OutputServer> {
+  const expected = new Map<string, (chunk: Buffer) => void>();
+  const sockets = new Set<Socket>();
+  const server: Server = createServer(socket => {
+    sockets.add(socket);
+    socket.on('error', () => socket.destroy());
+    socket.once('close', () => sockets.delete(socket));
+    let head = Buffer.alloc(0);
+    socket.on('data', function first(chunk: Buffer) {
+      head = Buffer.concat([head, chunk]);
+      const end = head.indexOf(10);
+      if (end === -1) {
+        if (head.length > secretLineBytesMax) socket.destroy();
+        return;
+      }
+      socket.off('data', first);
+      const secret = head.toString('latin1', 0, end);
+      const deliver = expected.get(secret);
+      expected.delete(secret);
+      if (deliver === undefined) return socket.destroy();
+      if (head.length > end + 1) deliver(head.subarray(end + 1));
+      socket.on('data', deliver);
+    });
+  });
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(path, () => {
+      server.unref();
+      resolve({
+        path,
+        expect: (secret, onStdout) => expected.set(secret, onStdout),
+        close() {
+          for (const socket of sockets) socket.destroy();
+          server.close();
+        },
+      });
+    });
+  });
+}
