@@ -1,0 +1,410 @@
+/**
+ * The instances of every version: which one takes a call, when one more is started, when one is stopped. The end
+ * of the waist: everything that is not a driver's business ends here. Keeps these invariants: an instance never has
+ * more calls than its version's concurrency; a version never has more instances than its function's `max`; a call
+ * that waits is answered, refused or aborted, never forgotten.
+ *
+ * One instance:  starting → ready ⇄ busy → retiring → gone
+ *   retiring: takes no new call; entered when idle too long, when a call in it timed out, when its version was
+ *   replaced, or when the gateway stops. It is stopped at once when idle, else after a grace time.
+ */
+import type { Clock, Timer } from '../clock.ts';
+import type { VersionFailure } from '../domain/function.ts';
+import type { Driver, Instance } from '../driver/driver.ts';
+import { assert, GatewayError } from '../errors.ts';
+import type { Log } from '../log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { type Call, type CallSignal, isStream, type Reply, type Version } from './invoke.ts';
+
+export interface PoolOptions {
+  drivers: readonly Driver[];
+  clock: Clock;
+  log: Log;
+  metrics: Metrics;
+  /** How long other calls of an instance may go on after one in it has timed out. */
+  graceMs: number;
+  bufferedBodyBytesMax: number;
+}
+
+interface Member {
+  readonly instance: Instance;
+  inFlight: number;
+  idleSinceMs: number;
+  retiring: boolean;
+}
+
+interface Waiter {
+  readonly call: Call;
+  readonly signal: CallSignal;
+  readonly sinceMs: number;
+  readonly resolve: (reply: Reply | Promise<Reply>) => void;
+  readonly reject: (error: Error) => void;
+  left: boolean;
+}
+
+interface Fleet {
+  readonly version: Version;
+  readonly driver: Driver;
+  members: Member[];
+  starting: number;
+  waiting: Waiter[];
+  /** Replaced by a newer version: keeps no minimum and no idle instance. */
+  retired: boolean;
+  failuresInRow: number;
+  retryTimer: Timer | undefined;
+}
+
+const sweepMs = 500;
+const restartDelayMsMax = 30_000;
+
+export class Pool {
+  readonly #options: PoolOptions;
+  readonly #fleets = new Map<Version, Fleet>();
+  #sweepTimer: Timer | undefined;
+  #stopping = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+  }
+
+  /** The innermost Invoke: gives the call to an instance, starting or waiting for one where needed. */
+  readonly invoke = (call: Call, signal: CallSignal): Promise<Reply> => {
+    const fleet = this.#fleetOf(call.version);
+    const member = pick(fleet);
+    if (member !== undefined) return this.#run(fleet, member, call, signal);
+    if (this.#stopping)
+      return Promise.reject(
+        new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 }),
+      );
+    return this.#wait(fleet, call, signal);
+  };
+
+  /**
+   * Starts one instance of a version to see whether it loads. It stays, and takes the first calls. Resolves with
+   * the user's mistake when there is one; throws what the platform could not do.
+   */
+  async prepare(version: Version): Promise<VersionFailure | undefined> {
+    const fleet = this.#fleetOf(version);
+    if (fleet.members.some(member => !member.retiring)) return undefined;
+    return this.#startOne(fleet);
+  }
+
+  /** Calls of `version` will be rare from now on: its instances finish what they do, and go. */
+  retire(version: Version): void {
+    const fleet = this.#fleets.get(version);
+    if (fleet === undefined) return;
+    fleet.retired = true;
+    for (const member of [...fleet.members]) this.#retireMember(fleet, member, undefined);
+    this.#forgetIfEmpty(fleet);
+  }
+
+  /** `version` answers calls now: keeps its minimum of instances from here on. */
+  activate(version: Version): void {
+    const fleet = this.#fleetOf(version);
+    fleet.retired = false;
+    this.#keepMinimum(fleet);
+    this.#scheduleSweep();
+  }
+
+  /** Instances by version and state, for metrics and `describe`. */
+  counts(
+    version?: Version,
+  ): Array<{ version: Version; ready: number; busy: number; starting: number; waiting: number }> {
+    const fleets = version === undefined ? [...this.#fleets.values()] : [this.#fleets.get(version)];
+    return fleets
+      .filter(fleet => fleet !== undefined)
+      .map(fleet => ({
+        version: fleet.version,
+        ready: fleet.members.filter(m => m.inFlight === 0 && !m.retiring).length,
+        busy: fleet.members.filter(m => m.inFlight > 0).length,
+        starting: fleet.starting,
+        waiting: fleet.waiting.filter(w => !w.left).length,
+      }));
+  }
+
+  /** Lets the calls in flight finish within `graceMs`, refuses those that wait, and ends every instance. */
+  async stop(graceMs: number): Promise<void> {
+    this.#stopping = true;
+    this.#sweepTimer?.cancel();
+    const stops: Promise<unknown>[] = [];
+    for (const fleet of this.#fleets.values()) {
+      fleet.retryTimer?.cancel();
+      this.#refuseWaiting(
+        fleet,
+        new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 }),
+      );
+      for (const member of fleet.members) {
+        member.retiring = true;
+        stops.push(member.instance.stop(graceMs));
+      }
+    }
+    await Promise.all(stops);
+  }
+
+  #fleetOf(version: Version): Fleet {
+    let fleet = this.#fleets.get(version);
+    if (fleet !== undefined) return fleet;
+    const driver = this.#options.drivers.find(candidate => candidate.runs(version));
+    if (driver === undefined) {
+      throw new GatewayError(
+        'DRIVER_NOT_CONFIGURED',
+        `no driver of this gateway runs ${version.spec.kind} functions`,
+      );
+    }
+    fleet = {
+      version,
+      driver,
+      members: [],
+      starting: 0,
+      waiting: [],
+      retired: false,
+      failuresInRow: 0,
+      retryTimer: undefined,
+    };
+    this.#fleets.set(version, fleet);
+    this.#scheduleSweep();
+    return fleet;
+  }
+
+  #run(fleet: Fleet, member: Member, call: Call, signal: CallSignal): Promise<Reply> {
+    if (member.instance.wholeBodies && declaredLength(call) > this.#options.bufferedBodyBytesMax) {
+      const detail = `the handler needs the body whole, and it is longer than ${this.#options.bufferedBodyBytesMax} bytes`;
+      return Promise.reject(new GatewayError('BODY_TOO_LARGE', detail));
+    }
+    member.inFlight++;
+    const reply = member.instance.invoke(call, signal, () => this.#release(fleet, member));
+    signal.onAbort(reason => {
+      if (reason.code === 'CALL_DEADLINE_EXCEEDED')
+        this.#retireMember(fleet, member, this.#options.graceMs);
+    });
+    return reply;
+  }
+
+  #release(fleet: Fleet, member: Member): void {
+    member.inFlight--;
+    assert(member.inFlight >= 0, 'a call leaves its instance once');
+    if (member.inFlight === 0) {
+      member.idleSinceMs = this.#options.clock.monotonicMs();
+      if (member.retiring) return void member.instance.stop(0);
+    }
+    if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+  }
+
+  #wait(fleet: Fleet, call: Call, signal: CallSignal): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      const sinceMs = this.#options.clock.monotonicMs();
+      const waiter: Waiter = { call, signal, sinceMs, resolve, reject, left: false };
+      fleet.waiting.push(waiter);
+      signal.onAbort(reason => {
+        if (waiter.left) return;
+        waiter.left = true;
+        reject(reason);
+      });
+      this.#growForWaiting(fleet);
+    });
+  }
+
+  /** As many instances as the waiting calls need, within the function's maximum. */
+  #growForWaiting(fleet: Fleet): void {
+    const { version } = fleet;
+    const waiting = fleet.waiting.length;
+    const wanted = Math.ceil(waiting / version.concurrency) - fleet.starting;
+    const room =
+      version.settings.instances.max -
+      fleet.starting -
+      fleet.members.filter(m => !m.retiring).length;
+    for (let i = Math.min(wanted, room); i > 0; i--) {
+      this.#options.metrics.coldStart(version.namespace, version.name);
+      void this.#startForCalls(fleet);
+    }
+  }
+
+  async #startForCalls(fleet: Fleet): Promise<void> {
+    let reason: string;
+    let cause: unknown;
+    try {
+      const failure = await this.#startOne(fleet);
+      if (failure === undefined) return;
+      const place =
+        failure.file === undefined
+          ? ''
+          : ` (${failure.file}${failure.line === undefined ? '' : `:${failure.line}`})`;
+      reason = `the function does not load${place}: ${failure.message}`;
+    } catch (error) {
+      cause = error;
+      reason = error instanceof Error ? error.message : String(error);
+    }
+    if (fleet.starting > 0 || fleet.members.some(m => !m.retiring)) return;
+    this.#refuseWaiting(
+      fleet,
+      new GatewayError('INSTANCE_NOT_STARTED', reason, { cause, retryAfterMs: 1000 }),
+    );
+  }
+
+  async #startOne(fleet: Fleet): Promise<VersionFailure | undefined> {
+    fleet.starting++;
+    try {
+      const started = await fleet.driver.start(fleet.version);
+      if (!started.ok) return started.failure;
+      this.#adopt(fleet, started.instance);
+      return undefined;
+    } finally {
+      fleet.starting--;
+      if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+    }
+  }
+
+  #adopt(fleet: Fleet, instance: Instance): void {
+    const member: Member = {
+      instance,
+      inFlight: 0,
+      idleSinceMs: this.#options.clock.monotonicMs(),
+      retiring: false,
+    };
+    fleet.members.push(member);
+    fleet.failuresInRow = 0;
+    void instance.exited.then(exit => {
+      fleet.members = fleet.members.filter(other => other !== member);
+      if (exit.reason !== 'stopped' && !member.retiring) {
+        const { namespace, name, number } = fleet.version;
+        this.#options.log.warn('an instance ended', {
+          namespace,
+          function: name,
+          version: number,
+          ...exit,
+        });
+      }
+      member.retiring = true;
+      if (this.#stopping) return;
+      if (fleet.waiting.length > 0) this.#growForWaiting(fleet);
+      this.#keepMinimum(fleet);
+      this.#forgetIfEmpty(fleet);
+    });
+    if (this.#stopping) {
+      member.retiring = true;
+      void instance.stop(0);
+    }
+  }
+
+  #serveWaiting(fleet: Fleet): void {
+    let served = 0;
+    while (served < fleet.waiting.length) {
+      const waiter = fleet.waiting[served]!;
+      if (waiter.left) {
+        served++;
+        continue;
+      }
+      const member = pick(fleet);
+      if (member === undefined) break;
+      served++;
+      waiter.left = true;
+      const { namespace, name } = fleet.version;
+      this.#options.metrics.waited(
+        namespace,
+        name,
+        this.#options.clock.monotonicMs() - waiter.sinceMs,
+      );
+      waiter.resolve(this.#run(fleet, member, waiter.call, waiter.signal));
+    }
+    if (served > 0) fleet.waiting = fleet.waiting.slice(served);
+    if (fleet.waiting.length > 0 && !this.#stopping) this.#growForWaiting(fleet);
+  }
+
+  #refuseWaiting(fleet: Fleet, error: GatewayError): void {
+    const waiting = fleet.waiting;
+    fleet.waiting = [];
+    for (const waiter of waiting) {
+      if (waiter.left) continue;
+      waiter.left = true;
+      waiter.reject(error);
+    }
+  }
+
+  #retireMember(fleet: Fleet, member: Member, graceMs: number | undefined): void {
+    if (member.retiring && graceMs === undefined) return;
+    member.retiring = true;
+    if (member.inFlight === 0) void member.instance.stop(0);
+    // After a timeout nobody knows what the instance is doing. Alone in it, the call that timed out ends it at once.
+    else if (graceMs !== undefined) void member.instance.stop(member.inFlight === 1 ? 0 : graceMs);
+    if (fleet.waiting.length > 0) this.#growForWaiting(fleet);
+  }
+
+  #scheduleSweep(): void {
+    if (this.#sweepTimer !== undefined || this.#stopping) return;
+    this.#sweepTimer = this.#options.clock.after(sweepMs, () => this.#sweep(), { unref: true });
+  }
+
+  /** Ends instances that have been idle for longer than their function allows, down to its minimum. */
+  #sweep(): void {
+    this.#sweepTimer = undefined;
+    const nowMs = this.#options.clock.monotonicMs();
+    for (const fleet of this.#fleets.values()) {
+      const { min, idleMs } = fleet.version.settings.instances;
+      let spare = fleet.members.filter(m => !m.retiring).length - (fleet.retired ? 0 : min);
+      for (const member of fleet.members) {
+        if (spare <= 0) break;
+        if (member.retiring || member.inFlight > 0 || nowMs - member.idleSinceMs < idleMs) continue;
+        spare--;
+        this.#retireMember(fleet, member, undefined);
+      }
+      this.#keepMinimum(fleet);
+      this.#forgetIfEmpty(fleet);
+    }
+    if (this.#fleets.size > 0) this.#scheduleSweep();
+  }
+
+  #keepMinimum(fleet: Fleet): void {
+    if (fleet.retired || this.#stopping || fleet.retryTimer !== undefined) return;
+    const { min } = fleet.version.settings.instances;
+    const missing = min - fleet.starting - fleet.members.filter(m => !m.retiring).length;
+    for (let i = 0; i < missing; i++) void this.#startSpare(fleet);
+  }
+
+  async #startSpare(fleet: Fleet): Promise<void> {
+    try {
+      if ((await this.#startOne(fleet)) === undefined) return;
+    } catch (error) {
+      this.#options.log.warn('a kept instance did not start', {
+        function: fleet.version.name,
+        error,
+      });
+    }
+    // Twice as long after each failure, so that a function that cannot start costs little.
+    const delayMs = Math.min(restartDelayMsMax, 1000 * 2 ** fleet.failuresInRow++);
+    fleet.retryTimer ??= this.#options.clock.after(
+      delayMs,
+      () => {
+        fleet.retryTimer = undefined;
+        this.#keepMinimum(fleet);
+      },
+      { unref: true },
+    );
+  }
+
+  #forgetIfEmpty(fleet: Fleet): void {
+    const keeps = !fleet.retired && fleet.version.settings.instances.min > 0;
+    if (keeps || fleet.members.length > 0 || fleet.starting > 0 || fleet.waiting.length > 0) return;
+    this.#fleets.delete(fleet.version);
+  }
+}
+
+/** The instance with the fewest calls that has room for one more. */
+function pick(fleet: Fleet): Member | undefined {
+  const { concurrency } = fleet.version;
+  let best: Member | undefined;
+  for (const member of fleet.members) {
+    if (member.retiring || member.inFlight >= concurrency || !member.instance.alive) continue;
+    if (best === undefined || member.inFlight < best.inFlight) best = member;
+  }
+  return best;
+}
+
+function declaredLength(call: Call): number {
+  if (!isStream(call.body)) return call.body.length;
+  for (let i = 0; i < call.headers.length; i += 2) {
+    const name = call.headers[i]!;
+    if (name.length === 14 && name.toLowerCase() === 'content-length')
+      return Number(call.headers[i + 1]);
+  }
+  return 0;
+}
