@@ -1,0 +1,236 @@
+/**
+ * The settings of a gateway: from flags, then environment, then defaults. The only file that knows their names.
+ * `docs/reference/config.md` is checked against `settings`.
+ */
+import { resolve } from 'node:path';
+import { parseDuration, parseSize } from './domain/units.ts';
+import { GatewayError } from './errors.ts';
+import { type LogLevel, logLevels } from './log.ts';
+
+export interface Config {
+  dataDirectory: string;
+  host: string;
+  port: number;
+  adminToken: string | undefined;
+  runtimeDirectories: string[];
+  logLevel: LogLevel;
+  logFormat: 'json' | 'text';
+  trustProxy: boolean;
+  /** `warm` of every runtime; undefined leaves it to the runtimes. */
+  warm: number | undefined;
+  /** First uid and number of uids for functions when the gateway is root. */
+  uidRange: { first: number; count: number };
+  limits: Limits;
+  /** What tools inherit and functions start from; nothing else of the environment is used. */
+  path: string;
+  npmExecPath: string | undefined;
+  toolEnv: Record<string, string>;
+}
+
+export interface Limits {
+  headersBytesMax: number;
+  headersMsMax: number;
+  bodyIdleMsMax: number;
+  bufferedBodyBytesMax: number;
+  waitingCallsMax: number;
+  loadMsMax: number;
+  buildMsMax: number;
+  /** After a call in an instance timed out: for the other calls in it. */
+  graceMs: number;
+  /** After SIGTERM: for the calls in flight. */
+  drainMsMax: number;
+}
+
+interface Setting {
+  flag: string;
+  env: string;
+  default: string;
+  help: string;
+}
+
+/** Every setting that a user may give, with its default. */
+export const settings = {
+  data: { flag: 'data', env: 'FNWAY_DATA', default: '.fnway', help: 'directory of all state' },
+  host: { flag: 'host', env: 'FNWAY_HOST', default: '127.0.0.1', help: 'address to listen on' },
+  port: {
+    flag: 'port',
+    env: 'FNWAY_PORT',
+    default: '8080',
+    help: 'port to listen on; 0 takes a free one',
+  },
+  adminToken: {
+    flag: '',
+    env: 'FNWAY_ADMIN_TOKEN',
+    default: '',
+    help: 'admin token instead of the one in the data directory',
+  },
+  runtimes: {
+    flag: 'runtimes',
+    env: 'FNWAY_RUNTIMES',
+    default: '',
+    help: 'directories of more runtimes, separated by :',
+  },
+  logLevel: {
+    flag: 'logLevel',
+    env: 'FNWAY_LOG_LEVEL',
+    default: 'info',
+    help: 'debug, info, warn, error or silent',
+  },
+  logFormat: { flag: 'logFormat', env: 'FNWAY_LOG_FORMAT', default: 'json', help: 'json or text' },
+  trustProxy: {
+    flag: 'trustProxy',
+    env: 'FNWAY_TRUST_PROXY',
+    default: 'false',
+    help: 'believe X-Forwarded-Host and X-Forwarded-Proto of a proxy in front',
+  },
+  warm: {
+    flag: 'warm',
+    env: 'FNWAY_WARM',
+    default: '',
+    help: 'ready processes of each runtime, instead of the runtimes’ own number',
+  },
+  uidRange: {
+    flag: 'uidRange',
+    env: 'FNWAY_UID_RANGE',
+    default: '1900000000:65536',
+    help: 'FIRST:COUNT of the users that functions run as when the gateway is root',
+  },
+  headersBytesMax: {
+    flag: 'headersBytesMax',
+    env: 'FNWAY_HEADERS_BYTES_MAX',
+    default: '32Ki',
+    help: 'request line and headers together',
+  },
+  headersMsMax: {
+    flag: 'headersMsMax',
+    env: 'FNWAY_HEADERS_MS_MAX',
+    default: '10s',
+    help: 'time for a request’s headers to arrive',
+  },
+  bodyIdleMsMax: {
+    flag: 'bodyIdleMsMax',
+    env: 'FNWAY_BODY_IDLE_MS_MAX',
+    default: '60s',
+    help: 'time between two pieces of a request body',
+  },
+  bufferedBodyBytesMax: {
+    flag: 'bufferedBodyBytesMax',
+    env: 'FNWAY_BUFFERED_BODY_BYTES_MAX',
+    default: '16Mi',
+    help: 'body of a handler that needs it whole',
+  },
+  waitingCallsMax: {
+    flag: 'waitingCallsMax',
+    env: 'FNWAY_WAITING_CALLS_MAX',
+    default: '1000',
+    help: 'calls of one function that wait for an instance',
+  },
+  loadMsMax: {
+    flag: 'loadMsMax',
+    env: 'FNWAY_LOAD_MS_MAX',
+    default: '30s',
+    help: 'time for a function’s code to load',
+  },
+  buildMsMax: {
+    flag: 'buildMsMax',
+    env: 'FNWAY_BUILD_MS_MAX',
+    default: '10m',
+    help: 'time for a build',
+  },
+  graceMs: {
+    flag: 'graceMs',
+    env: 'FNWAY_GRACE_MS',
+    default: '5s',
+    help: 'time for the other calls of an instance in which one timed out',
+  },
+  drainMsMax: {
+    flag: 'drainMsMax',
+    env: 'FNWAY_DRAIN_MS_MAX',
+    default: '30s',
+    help: 'time for calls in flight when the gateway stops',
+  },
+} as const satisfies Record<string, Setting>;
+
+type SettingName = keyof typeof settings;
+
+/** Of the machine's environment: what installers may see. */
+const toolVariables =
+  /^(?:PIP_\w+|npm_config_(?:registry|userconfig|proxy|https_proxy|noproxy|cafile|strict_ssl)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS)$/;
+
+const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+export function parseConfig(
+  flags: Record<string, string | string[] | boolean | undefined>,
+  env: Record<string, string | undefined>,
+): Config {
+  function text(name: SettingName): string {
+    const setting: Setting = settings[name];
+    const flag = setting.flag === '' ? undefined : flags[setting.flag];
+    if (flag !== undefined) return Array.isArray(flag) ? flag.join(':') : String(flag);
+    return env[setting.env] || setting.default;
+  }
+  const refuse = (name: SettingName, rule: string): never => {
+    const { flag, env: variable } = settings[name];
+    const where =
+      flag === ''
+        ? variable
+        : `--${flag.replace(/[A-Z]/g, c => `-${c.toLowerCase()}`)} (${variable})`;
+    throw new GatewayError('CONFIG_INVALID', `${where} is ${JSON.stringify(text(name))}; ${rule}`);
+  };
+  const integer = (name: SettingName, min: number, max: number): number => {
+    const value = Number(text(name));
+    return Number.isInteger(value) && value >= min && value <= max
+      ? value
+      : refuse(name, `give a whole number from ${min} to ${max}`);
+  };
+  const duration = (name: SettingName): number =>
+    parseDuration(text(name)) ?? refuse(name, 'give a duration such as 500ms or 30s');
+  const size = (name: SettingName): number =>
+    parseSize(text(name)) ?? refuse(name, 'give a size such as 64Ki or 16Mi');
+  const oneOf = <T extends string>(name: SettingName, values: readonly T[]): T =>
+    values.includes(text(name) as T)
+      ? (text(name) as T)
+      : refuse(name, `give one of ${values.join(', ')}`);
+  const range = /^(\d{1,10}):(\d{1,7})$/.exec(text('uidRange'));
+  if (
+    range === null ||
+    Number(range[1]) < 1000 ||
+    Number(range[1]) + Number(range[2]) > 4_294_967_294
+  ) {
+    refuse('uidRange', 'give FIRST:COUNT, with FIRST from 1000');
+  }
+  return {
+    dataDirectory: resolve(text('data')),
+    host: text('host'),
+    port: integer('port', 0, 65_535),
+    adminToken: env.FNWAY_ADMIN_TOKEN,
+    runtimeDirectories: text('runtimes')
+      .split(':')
+      .filter(part => part !== '')
+      .map(part => resolve(part)),
+    logLevel: oneOf('logLevel', logLevels),
+    logFormat: oneOf('logFormat', ['json', 'text']),
+    trustProxy: oneOf('trustProxy', ['true', 'false']) === 'true',
+    warm: text('warm') === '' ? undefined : integer('warm', 0, 100),
+    uidRange: { first: Number(range![1]), count: Number(range![2]) },
+    limits: {
+      headersBytesMax: Math.min(size('headersBytesMax'), headersBytesLargest),
+      headersMsMax: duration('headersMsMax'),
+      bodyIdleMsMax: duration('bodyIdleMsMax'),
+      bufferedBodyBytesMax: size('bufferedBodyBytesMax'),
+      waitingCallsMax: integer('waitingCallsMax', 0, 1_000_000),
+      loadMsMax: duration('loadMsMax'),
+      buildMsMax: duration('buildMsMax'),
+      graceMs: duration('graceMs'),
+      drainMsMax: duration('drainMsMax'),
+    },
+    path: env.PATH ?? defaultPath,
+    npmExecPath: env.npm_execpath,
+    toolEnv: Object.fromEntries(
+      Object.entries(env).filter(([key, value]) => value !== undefined && toolVariables.test(key)),
+    ) as Record<string, string>,
+  };
+}
+
+/** A call's head must fit into one frame of the link. */
+const headersBytesLargest = 60_000;

@@ -1,0 +1,96 @@
+/**
+ * The data directory: makes it, locks it for one gateway, and decides where the files of functions live so that
+ * their users can reach them. Everything private in it is readable by the gateway's user alone.
+ */
+import { chmodSync, mkdirSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { GatewayError } from './errors.ts';
+
+export interface DataDirectory {
+  path: string;
+  /** Where versions' files and staged runtimes are: below the data directory, or where every user can go. */
+  codePath: string;
+  unlock(): void;
+}
+
+/** Of a root gateway whose data directory lies where other users cannot go, such as below a 0700 home. */
+const sharedCodePath = '/var/lib/fnway';
+
+export function openDataDirectory(options: {
+  path: string;
+  isRoot: boolean;
+  mark: (path: string) => string;
+}): DataDirectory & { mark: string } {
+  const { path, isRoot } = options;
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    // Passable for a root gateway's functions, readable for nobody; private files are 0600 besides.
+    chmodSync(path, isRoot ? 0o711 : 0o700);
+  } catch (cause) {
+    throw new GatewayError(
+      'DATA_DIRECTORY_UNUSABLE',
+      `the data directory ${path} cannot be made: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+  const unlock = lock(path);
+  const mark = options.mark(path);
+  const codePath = !isRoot || isPassable(path) ? join(path, 'code') : join(sharedCodePath, mark);
+  try {
+    mkdirSync(codePath, { recursive: true, mode: 0o711 });
+    if (isRoot) for (const part of new Set([codePath, dirname(codePath)])) chmodSync(part, 0o711);
+  } catch (cause) {
+    unlock();
+    throw new GatewayError(
+      'DATA_DIRECTORY_UNUSABLE',
+      `${codePath} cannot be made: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+  if (isRoot && !isPassable(codePath)) {
+    unlock();
+    throw new GatewayError(
+      'DATA_DIRECTORY_UNUSABLE',
+      `functions run as users of their own, and those cannot reach ${codePath}`,
+      {
+        remedy: 'Give --data a directory whose parents all have the x permission for others.',
+      },
+    );
+  }
+  return { path, codePath, mark, unlock };
+}
+
+/** SQLite's own lock: the kernel gives it back however the gateway ends. */
+function lock(path: string): () => void {
+  const file = join(path, 'lock');
+  try {
+    const database = new DatabaseSync(file, { timeout: 0 });
+    database.exec(
+      'PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE; COMMIT',
+    );
+    chmodSync(file, 0o600);
+    return () => database.close();
+  } catch (cause) {
+    if (/locked|busy/i.test((cause as Error).message)) {
+      throw new GatewayError(
+        'DATA_DIRECTORY_LOCKED',
+        `another gateway uses the data directory ${path}`,
+        { cause },
+      );
+    }
+    throw new GatewayError(
+      'DATA_DIRECTORY_UNUSABLE',
+      `the data directory ${path} cannot be locked: ${(cause as Error).message}`,
+      { cause },
+    );
+  }
+}
+
+/** Whether any user can go through every directory on the way. */
+function isPassable(path: string): boolean {
+  for (let at = path; ; at = dirname(at)) {
+    if ((statSync(at).mode & 0o001) === 0) return false;
+    if (at === dirname(at)) return true;
+  }
+}

@@ -1,0 +1,214 @@
+/**
+ * Every function and its living versions in memory, true to the store: the data path looks a function up here
+ * and nowhere else. Sealed bytes are opened when first needed, so that ten thousand functions start quickly.
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Sealer } from '../auth/seal.ts';
+import type { FunctionSettings, VersionSpec } from '../domain/function.ts';
+import type { Runtime } from '../domain/runtime.ts';
+import type { Identity, Version, VersionFiles } from '../invoke/invoke.ts';
+import type { FunctionRow, Store, VersionRow } from '../store/store.ts';
+
+export interface RegistryOptions {
+  store: Store;
+  sealer: Sealer;
+  runtimes: Map<string, Runtime>;
+  /** Where the files of versions are. */
+  codeDirectory: string;
+  /** The first uid of the range when the gateway is root. */
+  uidFirst: number | undefined;
+}
+
+/** What a build leaves beside the files of a version: that it is complete, and what to load. */
+export const buildMarker = '.fnway/build.json';
+
+/** Functions read from the store at a time. */
+const pageSize = 1000;
+
+export class FunctionEntry {
+  row: FunctionRow;
+  /** Answers calls that pin no version. */
+  active: LivingVersion | undefined;
+  readonly versions = new Map<number, LivingVersion>();
+  readonly #sealer: Sealer;
+  #token: string | undefined;
+
+  constructor(row: FunctionRow, sealer: Sealer) {
+    this.row = row;
+    this.#sealer = sealer;
+  }
+
+  get token(): string {
+    this.#token ??= this.#sealer.openText(this.row.sealedToken);
+    return this.#token;
+  }
+
+  replaceRow(row: FunctionRow): void {
+    this.row = row;
+    this.#token = undefined;
+  }
+}
+
+/** A version as long as somebody may call it: the one object that pool and middleware know it by. */
+export class LivingVersion implements Version {
+  readonly entry: FunctionEntry;
+  readonly row: VersionRow;
+  readonly #options: RegistryOptions;
+  #spec: VersionSpec | undefined;
+  #files: VersionFiles | undefined;
+
+  constructor(entry: FunctionEntry, row: VersionRow, options: RegistryOptions) {
+    this.entry = entry;
+    this.row = row;
+    this.#options = options;
+  }
+
+  get functionId(): string {
+    return this.entry.row.id;
+  }
+  get namespace(): string {
+    return this.entry.row.namespace;
+  }
+  get name(): string {
+    return this.entry.row.name;
+  }
+  get number(): number {
+    return this.row.number;
+  }
+  get settings(): FunctionSettings {
+    return this.entry.row.settings;
+  }
+
+  get spec(): VersionSpec {
+    this.#spec ??= JSON.parse(this.#options.sealer.openText(this.row.sealedSpec)) as VersionSpec;
+    return this.#spec;
+  }
+
+  get runtime(): Runtime | undefined {
+    const { kind, runtime } = this.spec;
+    return this.#options.runtimes.get(kind === 'script' ? 'shell' : (runtime ?? ''));
+  }
+
+  get concurrency(): number {
+    return this.settings.concurrency ?? this.runtime?.concurrency ?? defaultConcurrency;
+  }
+
+  get directory(): string {
+    return join(this.#options.codeDirectory, this.functionId, String(this.number));
+  }
+
+  get identity(): Identity | undefined {
+    if (this.#options.uidFirst === undefined) return undefined;
+    const uid = this.#options.uidFirst + this.entry.row.identity;
+    return { uid, gid: uid };
+  }
+
+  /** Absent for kinds without files, and until the build is complete. */
+  get files(): VersionFiles | undefined {
+    this.#files ??= this.#readFiles();
+    return this.#files;
+  }
+
+  get isBuilt(): boolean {
+    const { kind } = this.spec;
+    return (kind !== 'source' && kind !== 'script') || this.files !== undefined;
+  }
+
+  #readFiles(): VersionFiles | undefined {
+    let entry: string;
+    try {
+      entry = JSON.parse(readFileSync(join(this.directory, buildMarker), 'utf8')).entry;
+    } catch {
+      return undefined;
+    }
+    return {
+      directory: this.directory,
+      entry,
+      ...(this.identity !== undefined && { identity: this.identity }),
+    };
+  }
+}
+
+/** Of `http` functions: their server has its own limits. */
+const defaultConcurrency = 1000;
+
+export class Registry {
+  readonly #options: RegistryOptions;
+  readonly #namespaces = new Map<string, Map<string, FunctionEntry>>();
+  readonly #identities = new Set<number>();
+
+  constructor(options: RegistryOptions) {
+    this.#options = options;
+  }
+
+  async load(): Promise<void> {
+    let after: string | undefined;
+    while (true) {
+      const page = await this.#options.store.functions.list({
+        limit: pageSize,
+        ...(after !== undefined && { after }),
+      });
+      for (const { row, active } of page) {
+        const entry = this.add(row);
+        if (active !== undefined) entry.active = this.revive(entry, active);
+      }
+      if (page.length < pageSize) return;
+      after = page.at(-1)!.row.id;
+    }
+  }
+
+  get(namespace: string, name: string): FunctionEntry | undefined {
+    return this.#namespaces.get(namespace)?.get(name);
+  }
+
+  *all(): Iterable<FunctionEntry> {
+    for (const names of this.#namespaces.values()) yield* names.values();
+  }
+
+  get size(): number {
+    let size = 0;
+    for (const names of this.#namespaces.values()) size += names.size;
+    return size;
+  }
+
+  /** Functions of one namespace in order of name. */
+  list(namespace: string): FunctionEntry[] {
+    const entries = [...(this.#namespaces.get(namespace)?.values() ?? [])];
+    return entries.sort((a, b) => (a.row.name < b.row.name ? -1 : 1));
+  }
+
+  add(row: FunctionRow): FunctionEntry {
+    const entry = new FunctionEntry(row, this.#options.sealer);
+    let names = this.#namespaces.get(row.namespace);
+    if (names === undefined) {
+      names = new Map();
+      this.#namespaces.set(row.namespace, names);
+    }
+    names.set(row.name, entry);
+    this.#identities.add(row.identity);
+    return entry;
+  }
+
+  remove(entry: FunctionEntry): void {
+    const { namespace, name, identity } = entry.row;
+    this.#namespaces.get(namespace)?.delete(name);
+    this.#identities.delete(identity);
+  }
+
+  /** The object of a version row: always the same one while the function lives. */
+  revive(entry: FunctionEntry, row: VersionRow): LivingVersion {
+    const known = entry.versions.get(row.number);
+    if (known !== undefined) return known;
+    const version = new LivingVersion(entry, row, this.#options);
+    entry.versions.set(row.number, version);
+    return version;
+  }
+
+  /** The smallest identity that no living function has. */
+  freeIdentity(): number {
+    let identity = 0;
+    while (this.#identities.has(identity)) identity++;
+    return identity;
+  }
+}
