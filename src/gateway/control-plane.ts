@@ -1,0 +1,180 @@
+/**
+ * The control plane: `/v1`. A fastify application, loaded with the first request for it. Every route needs the
+ * admin token, unknown ones too; schemas are those of the domain, and the OpenAPI document is made from them.
+ */
+import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify';
+import { parseAuthorization, tokensEqual } from '../auth/token.ts';
+import type { Clock } from '../clock.ts';
+import type { Functions } from '../deploy/functions.ts';
+import type { Registry } from '../deploy/registry.ts';
+import type { Runtime } from '../domain/runtime.ts';
+import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
+import { newId } from '../ids.ts';
+import type { Pool } from '../invoke/pool.ts';
+import type { Log } from '../log.ts';
+import type { OutputLog } from '../telemetry/output.ts';
+import { openApi } from './openapi.ts';
+import { functionRoutes } from './routes/functions.ts';
+import { sourceRoutes } from './routes/sources.ts';
+
+export interface ControlPlaneOptions {
+  functions: Functions;
+  registry: Registry;
+  pool: Pool;
+  output: OutputLog;
+  runtimes: Map<string, Runtime>;
+  adminToken: string;
+  clock: Clock;
+  log: Log;
+}
+
+export const controlLimits = {
+  jsonBytesMax: 2 * 1024 ** 2,
+  sourceBytesMax: 64 * 1024 ** 2,
+} as const;
+
+export async function createControlPlane(options: ControlPlaneOptions): Promise<FastifyInstance> {
+  const app = Fastify({
+    bodyLimit: controlLimits.jsonBytesMax,
+    genReqId: () => newId('req', options.clock.now()),
+    routerOptions: { maxParamLength: 200, ignoreTrailingSlash: true },
+    exposeHeadRoutes: false,
+    forceCloseConnections: true,
+  });
+  // Our schemas are zod's and checked where they are used; fastify's own compilers stay unloaded.
+  app.setValidatorCompiler(() => () => true);
+  app.setSerializerCompiler(() => data => JSON.stringify(data));
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, parseJson);
+  app.addContentTypeParser(
+    ['application/gzip', 'application/x-gzip', 'application/x-tar+gzip'],
+    { parseAs: 'buffer', bodyLimit: controlLimits.sourceBytesMax },
+    (_request, body, done) => done(null, body),
+  );
+  app.addHook('onRequest', async request => admit(request, options.adminToken));
+  app.addHook('onSend', async (request, reply) => {
+    reply.header('x-call-id', request.id);
+    reply.header('cache-control', 'no-store');
+  });
+  app.setErrorHandler((error, request, reply) => answerError(error, request, reply, options.log));
+  const routes = watchRoutes(app);
+  app.setNotFoundHandler((request, reply) =>
+    answerError(notFound(routes, request, reply), request, reply, options.log),
+  );
+  functionRoutes(app, options);
+  sourceRoutes(app, options);
+  app.get('/v1/runtimes', async () => ({
+    items: [...options.runtimes.values()].map(({ name, entries, concurrency }) => ({
+      name,
+      entries,
+      concurrency,
+    })),
+  }));
+  app.get('/v1/openapi.json', async () => openApi());
+  await app.ready();
+  return app;
+}
+
+function admit(request: FastifyRequest, adminToken: string): void {
+  const token = parseAuthorization(request.headers.authorization);
+  if (token !== undefined && tokensEqual(token, adminToken)) return;
+  throw new GatewayError('UNAUTHENTICATED', 'the control plane needs the admin token', {
+    remedy:
+      'Send `Authorization: Bearer TOKEN`; the token is in the file admin.token of the data directory.',
+  });
+}
+
+function parseJson(
+  _request: FastifyRequest,
+  body: string | Buffer,
+  done: (error: Error | null, value?: unknown) => void,
+): void {
+  try {
+    done(null, JSON.parse(String(body)));
+  } catch (error) {
+    done(malformedJson(String(body), error as Error));
+  }
+}
+
+/** V8 names a position, or only the text around it; people want line and column. */
+export function malformedJson(text: string, error: Error): GatewayError {
+  const at = /at position (\d+)/.exec(error.message)?.[1];
+  const offset = at === undefined ? (text.trim() === '' ? 0 : text.length) : Number(at);
+  const before = text.slice(0, offset).split('\n');
+  const line = before.length;
+  const column = before.at(-1)!.length + 1;
+  const what = error.message.replace(/ in JSON at position \d+.*$| \(line \d+ column \d+\)$/s, '');
+  return new GatewayError(
+    'JSON_MALFORMED',
+    `the body is not JSON: ${what}, at line ${line}, column ${column}`,
+    {
+      issues: [{ path: '', message: what, line, column }],
+    },
+  );
+}
+
+/** The shapes of all routes, so that a wrong method is told from a wrong path. */
+function watchRoutes(app: FastifyInstance): Array<{ method: string; pattern: RegExp }> {
+  const routes: Array<{ method: string; pattern: RegExp }> = [];
+  app.addHook('onRoute', route => {
+    const pattern = new RegExp(`^${route.url.replace(/:\w+/g, '[^/]+')}/?$`);
+    for (const method of [route.method].flat()) routes.push({ method, pattern });
+  });
+  return routes;
+}
+
+/** 405 with Allow when the path exists for another method, else 404. */
+function notFound(
+  routes: Array<{ method: string; pattern: RegExp }>,
+  request: FastifyRequest,
+  reply: FastifyReply,
+): GatewayError {
+  const path = request.url.split('?')[0]!;
+  const allowed = routes.filter(route => route.pattern.test(path)).map(route => route.method);
+  if (allowed.length === 0)
+    return new GatewayError('ROUTE_NOT_FOUND', `there is nothing at ${path}`);
+  reply.header('allow', allowed.join(', '));
+  return new GatewayError(
+    'METHOD_NOT_ALLOWED',
+    `${request.method} is not for ${path}; it takes ${allowed.join(', ')}`,
+  );
+}
+
+function answerError(
+  error: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  log: Log,
+): FastifyReply {
+  const known = isGatewayError(error)
+    ? error
+    : fromFastify(error as { code?: string; message: string });
+  if (known === undefined)
+    log.error('a request broke the control plane', { requestId: request.id, error });
+  const problem = toProblem(known ?? error, request.id);
+  if (problem.status === 401) reply.header('www-authenticate', 'Bearer');
+  return reply.code(problem.status).type('application/problem+json').send(problem);
+}
+
+/** Fastify's own refusals in our words. */
+function fromFastify(error: { code?: string; message: string }): GatewayError | undefined {
+  switch (error.code) {
+    case 'FST_ERR_CTP_BODY_TOO_LARGE':
+      return new GatewayError(
+        'BODY_TOO_LARGE',
+        `the body is larger than ${controlLimits.jsonBytesMax} bytes (a source: ${controlLimits.sourceBytesMax})`,
+      );
+    case 'FST_ERR_CTP_INVALID_MEDIA_TYPE':
+      return new GatewayError(
+        'MEDIA_TYPE_UNSUPPORTED',
+        'this route takes application/json, or application/gzip for a source',
+      );
+    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
+      return new GatewayError('JSON_MALFORMED', 'the body is empty');
+    case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':
+    case 'FST_ERR_BAD_URL':
+      return new GatewayError('REQUEST_MALFORMED', error.message);
+    default:
+      return undefined;
+  }
+}

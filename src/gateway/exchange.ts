@@ -1,0 +1,39 @@
+/**
+ * The ingress seam: one HTTP request and the means to answer it, as the data plane sees them. The data plane knows
+ * no HTTP reader and a reader knows no function, so that a faster reader can replace another.
+ */
+import type { Body, HeaderPairs } from '../invoke/invoke.ts';
+
+export interface Exchange {
+  readonly method: string;
+  /** As received: path and query, percent-escapes untouched. */
+  readonly target: string;
+  readonly headers: HeaderPairs;
+  readonly remoteAddress: string;
+  /**
+   * The request's body; asks the client for it where it waits to be asked (`Expect: 100-continue`). A short body
+   * is delivered whole. Call it once, or not at all: an unread body is dropped with the answer.
+   */
+  body(): Body | Promise<Body>;
+  /** Runs `fn` when the client goes before the answer is complete. At most one listener. */
+  onGone(fn: () => void): void;
+  /** Answers. The reader adds framing and Date; it drops the body for HEAD. */
+  respond(answer: Answer): void;
+}
+
+export interface Answer {
+  status: number;
+  headers: HeaderPairs;
+  body: Body;
+}
+
+export type Serve = (exchange: Exchange) => void;
+
+/** The value of a header, or undefined; the first one where it repeats. */
+export function headerOf(headers: HeaderPairs, name: string): string | undefined {
+  for (let i = 0; i < headers.length; i += 2) {
+    const candidate = headers[i]!;
+    if (candidate.length === name.length && candidate.toLowerCase() === name) return headers[i + 1];
+  }
+  return undefined;
+}

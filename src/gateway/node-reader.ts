@@ -1,0 +1,323 @@
+/**
+ * The ingress by node:http: reads requests, makes Exchanges of those for the data plane and leaves the rest to
+ * the control plane. Owns everything about HTTP framing: limits, timeouts, 100-continue, HEAD, hop-by-hop answers.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import { PushedBody } from '../body.ts';
+import type { Clock, Timer } from '../clock.ts';
+import { GatewayError, toProblem } from '../errors.ts';
+import { type Body, emptyBody, isStream } from '../invoke/invoke.ts';
+import { isDataPlane } from './data-plane.ts';
+import type { Answer, Exchange, Serve } from './exchange.ts';
+
+export interface ReaderLimits {
+  /** Request line and headers together. */
+  headersBytesMax: number;
+  /** From the first byte of a request to the end of its headers. */
+  headersMsMax: number;
+  /** Between two pieces of a body. */
+  bodyIdleMsMax: number;
+}
+
+export interface NodeReaderOptions {
+  serve: Serve;
+  control: (request: IncomingMessage, response: ServerResponse) => void;
+  limits: ReaderLimits;
+  clock: Clock;
+}
+
+/** Bodies up to this are read whole before the call starts: they travel in the call's first frame. */
+const wholeBodyBytesMax = 32_768;
+/** A streamed body's unread bytes above which the socket is paused. */
+const bufferedBytesMax = 262_144;
+
+export function createNodeReader(options: NodeReaderOptions): Server {
+  const { limits, serve, control } = options;
+  const server = createServer({
+    maxHeaderSize: limits.headersBytesMax,
+    headersTimeout: limits.headersMsMax,
+    // A body may take as long as it needs, as long as it moves; see bodyIdleMsMax.
+    requestTimeout: 0,
+    connectionsCheckingInterval: Math.min(1000, limits.headersMsMax),
+    keepAliveTimeout: 75_000,
+    insecureHTTPParser: false,
+    noDelay: true,
+    highWaterMark: 65_536,
+  });
+  server.maxHeadersCount = 0;
+  function take(
+    request: IncomingMessage,
+    response: ServerResponse,
+    expectsContinue: boolean,
+  ): void {
+    if (isDataPlane(request.url!))
+      return serve(new NodeExchange(request, response, expectsContinue, options));
+    if (expectsContinue) response.writeContinue();
+    control(request, response);
+  }
+  server.on('request', (request, response) => take(request, response, false));
+  server.on('checkContinue', (request, response) => take(request, response, true));
+  server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
+    refuse(
+      response,
+      new GatewayError(
+        'REQUEST_MALFORMED',
+        `the expectation ${request.headers.expect} cannot be met; only 100-continue can`,
+      ),
+      417,
+    );
+  });
+  server.on('upgrade', (_request, socket: Socket) => {
+    writeRaw(
+      socket,
+      new GatewayError(
+        'UPGRADE_NOT_SUPPORTED',
+        'this gateway does not take connections over for other protocols',
+      ),
+    );
+  });
+  server.on('connect', (_request, socket: Socket) => {
+    writeRaw(socket, new GatewayError('METHOD_NOT_ALLOWED', 'CONNECT is for proxies'));
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
+    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    writeRaw(socket, clientProblem(error, limits));
+  });
+  return server;
+}
+
+function clientProblem(error: NodeJS.ErrnoException, limits: ReaderLimits): GatewayError {
+  if (error.code === 'HPE_HEADER_OVERFLOW') {
+    return new GatewayError(
+      'HEADERS_TOO_LARGE',
+      `the request line and the headers take more than ${limits.headersBytesMax} bytes`,
+    );
+  }
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') {
+    return new GatewayError(
+      'REQUEST_TIMED_OUT',
+      `the headers were not complete after ${limits.headersMsMax} ms`,
+    );
+  }
+  return new GatewayError(
+    'REQUEST_MALFORMED',
+    `this is not a well-formed HTTP/1.1 request: ${error.message}`,
+  );
+}
+
+/** Answers a client whose request never became one, and closes. */
+function writeRaw(socket: Socket, error: GatewayError): void {
+  const body = JSON.stringify(toProblem(error));
+  const status = error.status;
+  socket.on('error', () => {});
+  socket.end(
+    `HTTP/1.1 ${status} ${error.code}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+  );
+  // A client that goes on sending must not hold the connection.
+  socket.destroySoon();
+}
+
+function refuse(response: ServerResponse, error: GatewayError, status: number): void {
+  const body = JSON.stringify({ ...toProblem(error), status });
+  response.writeHead(status, {
+    'content-type': 'application/problem+json',
+    'content-length': Buffer.byteLength(body),
+    connection: 'close',
+  });
+  response.end(body);
+}
+
+class NodeExchange implements Exchange {
+  readonly method: string;
+  readonly target: string;
+  readonly headers: string[];
+  readonly #request: IncomingMessage;
+  readonly #response: ServerResponse;
+  readonly #expectsContinue: boolean;
+  readonly #options: NodeReaderOptions;
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    expectsContinue: boolean,
+    options: NodeReaderOptions,
+  ) {
+    this.#request = request;
+    this.#response = response;
+    this.#expectsContinue = expectsContinue;
+    this.#options = options;
+    this.method = request.method!;
+    this.target = request.url!;
+    this.headers = request.rawHeaders;
+  }
+
+  get remoteAddress(): string {
+    return this.#request.socket.remoteAddress ?? '';
+  }
+
+  body(): Body | Promise<Body> {
+    const { headers } = this.#request;
+    const length = headers['content-length'];
+    if (headers['transfer-encoding'] === undefined && (length === undefined || length === '0'))
+      return emptyBody;
+    if (this.#expectsContinue) this.#response.writeContinue();
+    if (length !== undefined && Number(length) <= wholeBodyBytesMax)
+      return this.#whole(Number(length));
+    return this.#streamed();
+  }
+
+  onGone(fn: () => void): void {
+    this.#response.once('close', () => {
+      if (!this.#response.writableFinished) fn();
+    });
+  }
+
+  respond({ status, headers, body }: Answer): void {
+    const response = this.#response;
+    if (response.destroyed) {
+      if (isStream(body)) body.cancel(new GatewayError('CALL_CANCELLED', 'the client left'));
+      return;
+    }
+    // A body that nobody reads would hold the connection: it ends with the answer.
+    if (!this.#request.complete) headers.push('Connection', 'close');
+    const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
+    if (!isStream(body)) {
+      if (!bodiless || (this.method === 'HEAD' && body.length > 0))
+        headers.push('Content-Length', String(body.length));
+      response.writeHead(status, headers);
+      response.end(bodiless || body.length === 0 ? undefined : body);
+      return;
+    }
+    response.writeHead(status, headers);
+    if (bodiless) {
+      body.cancel(new GatewayError('CALL_CANCELLED', 'this answer has no body'));
+      response.end();
+      return;
+    }
+    response.flushHeaders();
+    void this.#sendStream(body);
+  }
+
+  async #sendStream(body: AsyncIterable<Uint8Array>): Promise<void> {
+    const response = this.#response;
+    try {
+      for await (const chunk of body) {
+        if (response.destroyed) return;
+        if (!response.write(chunk)) await drained(response);
+      }
+      response.end();
+    } catch {
+      // The head is out: the only honest end is one that the client sees as broken.
+      response.destroy();
+    }
+  }
+
+  #whole(length: number): Promise<Body> {
+    const request = this.#request;
+    return new Promise((resolve, reject) => {
+      const idle = this.#watchIdle(() => reject(this.#tooSlow()));
+      let first: Buffer | undefined;
+      let rest: Buffer[] | undefined;
+      request.on('data', (chunk: Buffer) => {
+        idle.moved();
+        if (first === undefined) first = chunk;
+        else if (rest === undefined) rest = [first, chunk];
+        else rest.push(chunk);
+      });
+      request.once('end', () => {
+        idle.stop();
+        resolve(rest !== undefined ? Buffer.concat(rest, length) : (first ?? emptyBody));
+      });
+      request.once('error', error => {
+        idle.stop();
+        reject(error);
+      });
+    });
+  }
+
+  #streamed(): Body {
+    const request = this.#request;
+    let buffered = 0;
+    const idle = this.#watchIdle(() => body.fail(this.#tooSlow()));
+    const body = new PushedBody({
+      onRead(bytes) {
+        buffered -= bytes;
+        if (buffered < bufferedBytesMax && request.isPaused()) {
+          idle.moved();
+          request.resume();
+        }
+      },
+      // The connection is needed for the answer; what still comes is dropped.
+      onCancel: () => request.resume(),
+    });
+    request.on('data', (chunk: Buffer) => {
+      idle.moved();
+      buffered += chunk.length;
+      body.push(chunk);
+      if (buffered >= bufferedBytesMax) {
+        idle.rest();
+        request.pause();
+      }
+    });
+    request.once('end', () => body.end());
+    request.once('error', error =>
+      body.fail(new GatewayError('CALL_CANCELLED', 'the client left', { cause: error })),
+    );
+    body.onClose(() => {
+      idle.stop();
+      if (!request.complete) {
+        request.removeAllListeners('data');
+        request.resume();
+      }
+    });
+    return body;
+  }
+
+  #tooSlow(): GatewayError {
+    return new GatewayError(
+      'REQUEST_TIMED_OUT',
+      `no byte of the body came for ${this.#options.limits.bodyIdleMsMax} ms`,
+    );
+  }
+
+  /** Fires when nothing moved for too long. One timer per body, re-armed when it fires early. */
+  #watchIdle(onIdle: () => void): { moved(): void; rest(): void; stop(): void } {
+    const { clock, limits } = this.#options;
+    let lastMs = clock.monotonicMs();
+    let resting = false;
+    let timer: Timer | undefined = clock.after(limits.bodyIdleMsMax, check, { unref: true });
+    function check(): void {
+      const leftMs = lastMs + limits.bodyIdleMsMax - clock.monotonicMs();
+      if (!resting && leftMs <= 0) return onIdle();
+      timer = clock.after(resting ? limits.bodyIdleMsMax : Math.max(1, leftMs), check, {
+        unref: true,
+      });
+    }
+    return {
+      moved() {
+        lastMs = clock.monotonicMs();
+        resting = false;
+      },
+      rest() {
+        resting = true;
+      },
+      stop() {
+        timer?.cancel();
+        timer = undefined;
+      },
+    };
+  }
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise(resolve => {
+    const settle = () => {
+      response.off('drain', settle);
+      response.off('close', settle);
+      resolve();
+    };
+    response.on('drain', settle);
+    response.on('close', settle);
+  });
+}

@@ -1,0 +1,318 @@
+/** The OpenAPI 3.1 document of the control plane, made from the schemas that validate its requests. */
+import { z } from 'zod';
+import { errorCodes } from '../../client/errors.ts';
+import { definitionSchema, nameSchema } from '../domain/function.ts';
+import { listQuerySchema } from './routes/functions.ts';
+
+interface Operation {
+  method: 'get' | 'post' | 'put' | 'delete';
+  path: string;
+  id: string;
+  summary: string;
+  query?: Record<string, unknown>;
+  body?: Record<string, unknown>;
+  status: number;
+  answer?: Record<string, unknown>;
+}
+
+const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` });
+const json = (schema: Record<string, unknown>) => ({ 'application/json': { schema } });
+const page = (name: string) => ({
+  type: 'object',
+  required: ['items'],
+  properties: { items: { type: 'array', items: ref(name) }, next: { type: 'string' } },
+});
+const wait = {
+  wait: {
+    type: 'string',
+    description: 'How long to wait for the build to settle, such as `30s`; at most `10m`.',
+  },
+};
+
+const functionsPath = '/v1/namespaces/{namespace}/functions';
+const functionPath = `${functionsPath}/{name}`;
+const sourcesPath = '/v1/namespaces/{namespace}/sources';
+
+function operations(): Operation[] {
+  const list = toSchema(listQuerySchema) as { properties: Record<string, unknown> };
+  return [
+    {
+      method: 'get',
+      path: functionsPath,
+      id: 'listFunctions',
+      summary: 'Functions in order of name',
+      query: list.properties,
+      status: 200,
+      answer: json(page('Function')),
+    },
+    {
+      method: 'post',
+      path: functionsPath,
+      id: 'createFunction',
+      summary: 'Create a function',
+      query: wait,
+      body: json({
+        allOf: [
+          { type: 'object', required: ['name'], properties: { name: toSchema(nameSchema) } },
+          ref('Definition'),
+        ],
+      }),
+      status: 201,
+      answer: json(ref('PutResult')),
+    },
+    {
+      method: 'get',
+      path: functionPath,
+      id: 'getFunction',
+      summary: 'Describe a function',
+      status: 200,
+      answer: json(ref('Function')),
+    },
+    {
+      method: 'put',
+      path: functionPath,
+      id: 'putFunction',
+      summary: 'Create or change a function; identical content makes no version',
+      query: wait,
+      body: json(ref('Definition')),
+      status: 200,
+      answer: json(ref('PutResult')),
+    },
+    {
+      method: 'delete',
+      path: functionPath,
+      id: 'removeFunction',
+      summary: 'Remove a function with its versions',
+      status: 204,
+    },
+    {
+      method: 'get',
+      path: `${functionPath}/versions`,
+      id: 'listVersions',
+      summary: 'Versions, newest first',
+      status: 200,
+      answer: json(page('Version')),
+    },
+    {
+      method: 'get',
+      path: `${functionPath}/versions/{number}`,
+      id: 'getVersion',
+      summary: 'A version with its build log',
+      query: wait,
+      status: 200,
+      answer: json(ref('Version')),
+    },
+    {
+      method: 'get',
+      path: `${functionPath}/token`,
+      id: 'getToken',
+      summary: 'The token of the endpoint',
+      status: 200,
+      answer: json(ref('Token')),
+    },
+    {
+      method: 'post',
+      path: `${functionPath}/token`,
+      id: 'rotateToken',
+      summary: 'A new token; the old one is void at once',
+      status: 200,
+      answer: json(ref('Token')),
+    },
+    {
+      method: 'get',
+      path: `${functionPath}/logs`,
+      id: 'getOutput',
+      summary: 'Output of the instances',
+      query: { lines: { type: 'integer' }, follow: { type: 'boolean' } },
+      status: 200,
+      answer: { 'application/x-ndjson': { schema: ref('OutputLine') } },
+    },
+    {
+      method: 'post',
+      path: sourcesPath,
+      id: 'putSource',
+      summary: 'Upload a gzipped tar of source',
+      body: { 'application/gzip': { schema: { type: 'string', format: 'binary' } } },
+      status: 201,
+      answer: json(ref('Source')),
+    },
+    {
+      method: 'get',
+      path: `${sourcesPath}/{digest}`,
+      id: 'getSource',
+      summary: 'Whether a source has been uploaded',
+      status: 200,
+      answer: json(ref('Source')),
+    },
+    {
+      method: 'get',
+      path: '/v1/runtimes',
+      id: 'listRuntimes',
+      summary: 'Runtimes of this gateway',
+      status: 200,
+      answer: json(page('Runtime')),
+    },
+  ];
+}
+
+export function openApi(): Record<string, unknown> {
+  const paths: Record<string, Record<string, unknown>> = {};
+  for (const operation of operations()) {
+    paths[operation.path] ??= {};
+    paths[operation.path]![operation.method] = describe(operation);
+  }
+  return {
+    openapi: '3.1.0',
+    info: { title: 'fnway', version: '1', description: 'The control plane of a function gateway.' },
+    security: [{ adminToken: [] }],
+    paths,
+    components: {
+      securitySchemes: { adminToken: { type: 'http', scheme: 'bearer' } },
+      schemas: { Definition: toSchema(definitionSchema), ...views },
+    },
+  };
+}
+
+function describe(operation: Operation): Record<string, unknown> {
+  const inPath = [...operation.path.matchAll(/\{(\w+)\}/g)].map(([, name]) => ({
+    name,
+    in: 'path',
+    required: true,
+    schema: name === 'number' ? { type: 'integer', minimum: 1 } : { type: 'string' },
+  }));
+  const inQuery = Object.entries(operation.query ?? {}).map(([name, schema]) => ({
+    name,
+    in: 'query',
+    required: false,
+    schema,
+  }));
+  return {
+    operationId: operation.id,
+    summary: operation.summary,
+    parameters: [...inPath, ...inQuery],
+    ...(operation.body !== undefined && {
+      requestBody: { required: true, content: operation.body },
+    }),
+    responses: {
+      [operation.status]: {
+        description: operation.summary,
+        ...(operation.answer !== undefined && { content: operation.answer }),
+      },
+      default: {
+        description: 'An error',
+        content: { 'application/problem+json': { schema: ref('Problem') } },
+      },
+    },
+  };
+}
+
+function toSchema(schema: z.ZodType): Record<string, unknown> {
+  const { $schema: _, ...rest } = z.toJSONSchema(schema, {
+    io: 'input',
+    unrepresentable: 'any',
+  }) as Record<string, unknown>;
+  return rest;
+}
+
+const text = { type: 'string' };
+const whole = { type: 'integer' };
+const object = (properties: Record<string, unknown>, optional: string[] = []) => ({
+  type: 'object',
+  properties,
+  required: Object.keys(properties).filter(key => !optional.includes(key)),
+});
+const stringMap = { type: 'object', additionalProperties: text };
+const state = { enum: ['building', 'ready', 'failed'] };
+
+/** The answers' shapes: client/api.ts in JSON Schema; test/api checks real answers against them. */
+const views = {
+  Version: object(
+    {
+      number: whole,
+      state,
+      kind: { enum: ['source', 'script', 'http', 'image'] },
+      runtime: text,
+      source: text,
+      script: text,
+      url: text,
+      entry: text,
+      env: stringMap,
+      buildEnv: stringMap,
+      timeout: text,
+      memory: text,
+      stream: { type: 'boolean' },
+      allowScripts: { type: 'boolean' },
+      createdAt: text,
+      settledAt: text,
+      failure: object({ code: text, message: text, file: text, line: whole, column: whole }, [
+        'file',
+        'line',
+        'column',
+      ]),
+      buildLog: text,
+    },
+    ['runtime', 'source', 'script', 'url', 'entry', 'settledAt', 'failure', 'buildLog'],
+  ),
+  Function: object(
+    {
+      id: text,
+      namespace: text,
+      name: text,
+      state,
+      activeVersion: whole,
+      latestVersion: ref('Version'),
+      auth: { enum: ['token', 'none'] },
+      concurrency: whole,
+      instances: object({ min: whole, max: whole, idle: text }),
+      labels: stringMap,
+      description: text,
+      project: text,
+      endpoint: text,
+      revision: whole,
+      createdAt: text,
+      updatedAt: text,
+      running: object({ ready: whole, busy: whole, starting: whole, waiting: whole }),
+    },
+    ['activeVersion', 'concurrency', 'project', 'running'],
+  ),
+  PutResult: object(
+    {
+      function: ref('Function'),
+      outcome: { enum: ['created', 'updated', 'unchanged'] },
+      version: whole,
+    },
+    ['version'],
+  ),
+  Token: object({ token: text }),
+  Source: object({ digest: text }),
+  Runtime: object({ name: text, entries: { type: 'array', items: text }, concurrency: whole }),
+  OutputLine: object({
+    time: text,
+    version: whole,
+    instance: text,
+    stream: { enum: ['stdout', 'stderr'] },
+    text,
+  }),
+  Problem: object(
+    {
+      type: text,
+      title: text,
+      status: whole,
+      code: { enum: [...errorCodes] },
+      detail: text,
+      remedy: text,
+      requestId: text,
+      issues: {
+        type: 'array',
+        items: object({ path: text, message: text, hint: text, line: whole, column: whole }, [
+          'hint',
+          'line',
+          'column',
+        ]),
+      },
+      reason: text,
+      log: { type: 'array', items: text },
+    },
+    ['remedy', 'requestId', 'issues', 'reason', 'log'],
+  ),
+};

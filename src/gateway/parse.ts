@@ -1,0 +1,64 @@
+/** Parses what the control plane is sent: zod's findings in our words, with the path of each field. */
+import type { z } from 'zod';
+import type { ErrorCode, Issue } from '../../client/errors.ts';
+import { suggest } from '../domain/suggest.ts';
+import { GatewayError } from '../errors.ts';
+
+/** The value as its type, or a GatewayError whose issues name every field that is wrong. */
+export function parse<T extends z.ZodType>(
+  schema: T,
+  value: unknown,
+  code: ErrorCode,
+): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issues = result.error.issues.flatMap(issue => explain(issue, schema));
+  const first = issues[0]!;
+  const hint = first.hint === undefined ? '' : `; ${first.hint}`;
+  const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
+  const where = first.path === '' ? '' : `${first.path}: `;
+  throw new GatewayError(code, `${where}${first.message}${hint}${more}`, { issues });
+}
+
+function explain(issue: z.core.$ZodIssue, schema: z.ZodType): Issue[] {
+  const path = issue.path.join('.');
+  if (issue.code === 'unrecognized_keys') {
+    const known = keysAt(schema, issue.path);
+    return issue.keys.map(key => {
+      const near = suggest(key, known);
+      return {
+        path: path === '' ? key : `${path}.${key}`,
+        message: 'unknown key',
+        hint: near === undefined ? `known are ${known.join(', ')}` : `did you mean ${near}?`,
+      };
+    });
+  }
+  if (issue.code === 'invalid_union' && issue.errors.length > 0) {
+    // The alternative that fits best speaks for all: the one with the fewest complaints.
+    const best = [...issue.errors].sort((a, b) => a.length - b.length)[0]!;
+    return best.flatMap(inner =>
+      explain({ ...inner, path: [...issue.path, ...inner.path] } as z.core.$ZodIssue, schema),
+    );
+  }
+  return [{ path, message: issue.message }];
+}
+
+/** The keys that an object of the schema may have at a path. */
+function keysAt(schema: z.ZodType, path: PropertyKey[]): string[] {
+  let current: unknown = schema;
+  for (const step of path) current = shapeOf(current)?.[String(step)];
+  return Object.keys(shapeOf(current) ?? {});
+}
+
+function shapeOf(schema: unknown): Record<string, unknown> | undefined {
+  let current = schema as
+    | { shape?: Record<string, unknown>; unwrap?: () => unknown; options?: unknown[]; in?: unknown }
+    | undefined;
+  for (let i = 0; i < 8 && current !== undefined; i++) {
+    if (current.shape !== undefined) return current.shape;
+    if (current.options !== undefined)
+      return Object.assign({}, ...current.options.map(option => shapeOf(option) ?? {}));
+    current = (current.unwrap?.() ?? current.in) as typeof current;
+  }
+  return undefined;
+}

@@ -1,0 +1,208 @@
+/** `/v1/namespaces/{ns}/functions`: create, read, list, change, remove; versions, tokens, output. */
+import { PassThrough } from 'node:stream';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { FunctionEntry, LivingVersion } from '../../deploy/registry.ts';
+import {
+  type Definition,
+  definitionSchema,
+  nameSchema,
+  versionStates,
+} from '../../domain/function.ts';
+import { parseDuration } from '../../domain/units.ts';
+import { GatewayError } from '../../errors.ts';
+import type { ControlPlaneOptions } from '../control-plane.ts';
+import { parse } from '../parse.ts';
+import { functionView, outputLineView, versionView } from '../views.ts';
+
+const waitMsMax = 600_000;
+
+const waitSchema = z
+  .string()
+  .default('0s')
+  .transform((text, ctx) => {
+    const ms = parseDuration(text);
+    if (ms !== undefined && ms <= waitMsMax) return ms;
+    ctx.addIssue({ code: 'custom', message: 'give a duration up to 10m, such as 30s' });
+    return z.NEVER;
+  });
+
+const pathSchema = z.object({ namespace: nameSchema, name: nameSchema });
+const versionPathSchema = pathSchema.extend({ number: z.coerce.number().int().min(1) });
+const waitQuerySchema = z.strictObject({ wait: waitSchema });
+
+export const listQuerySchema = z.strictObject({
+  label: z
+    .union([z.string(), z.array(z.string())])
+    .optional()
+    .meta({ description: '`key=value` or `key`; repeat for several' }),
+  state: z.enum(versionStates).optional(),
+  prefix: z.string().max(63).optional().meta({ description: 'start of the name' }),
+  project: nameSchema.optional(),
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  cursor: z.string().max(100).optional(),
+});
+
+const logsQuerySchema = z.strictObject({
+  lines: z.coerce.number().int().min(0).max(1000).default(100),
+  follow: z.enum(['true', 'false']).default('false'),
+});
+
+export function functionRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
+  const { functions, registry, pool, output } = options;
+  const base = '/v1/namespaces/:namespace/functions';
+
+  function find(params: unknown): FunctionEntry {
+    const { namespace, name } = parse(pathSchema, params, 'QUERY_INVALID');
+    const entry = registry.get(namespace, name);
+    if (entry !== undefined) return entry;
+    throw new GatewayError(
+      'FUNCTION_NOT_FOUND',
+      `there is no function ${name} in the namespace ${namespace}`,
+    );
+  }
+
+  async function latestOf(entry: FunctionEntry): Promise<LivingVersion> {
+    const [latest] = await functions.versions(entry);
+    if (latest === undefined)
+      throw new GatewayError('FUNCTION_NOT_FOUND', `${entry.row.name} was removed meanwhile`);
+    return latest;
+  }
+
+  async function put(
+    where: { namespace: string; name: string },
+    definition: Definition,
+    waitMs: number,
+    mustCreate: boolean,
+  ) {
+    const result = await functions.put(where, definition, { mustCreate });
+    if (result.version !== undefined) await functions.settled(result.version, waitMs);
+    return {
+      status: result.outcome === 'created' ? 201 : 200,
+      body: {
+        function: functionView(result.entry, await latestOf(result.entry)),
+        outcome: result.outcome,
+        ...(result.outcome !== 'unchanged' &&
+          result.version !== undefined && { version: result.version.number }),
+      },
+    };
+  }
+
+  app.get(base, async request => {
+    const { namespace } = parse(
+      pathSchema.pick({ namespace: true }),
+      request.params,
+      'QUERY_INVALID',
+    );
+    const query = parse(listQuerySchema, request.query, 'QUERY_INVALID');
+    const labels = [query.label ?? []].flat().map(text => text.split('='));
+    const items = [];
+    let next: string | undefined;
+    for (const entry of registry.list(namespace)) {
+      const { row } = entry;
+      if (query.cursor !== undefined && row.name <= query.cursor) continue;
+      if (query.prefix !== undefined && !row.name.startsWith(query.prefix)) continue;
+      if (query.project !== undefined && row.settings.project !== query.project) continue;
+      if (
+        !labels.every(([key, ...value]) =>
+          matchesLabel(row.settings.labels[key!], value.length === 0 ? undefined : value.join('=')),
+        )
+      )
+        continue;
+      const latest = await latestOf(entry);
+      if (query.state !== undefined && latest.row.state !== query.state) continue;
+      if (items.length === query.limit) {
+        next = items.at(-1)!.name;
+        break;
+      }
+      items.push(functionView(entry, latest));
+    }
+    return { items, ...(next !== undefined && { next }) };
+  });
+
+  app.post(base, async (request, reply) => {
+    const { namespace } = parse(
+      pathSchema.pick({ namespace: true }),
+      request.params,
+      'QUERY_INVALID',
+    );
+    const { wait } = parse(waitQuerySchema, request.query, 'QUERY_INVALID');
+    const { name, ...rest } = parse(
+      z.looseObject({ name: nameSchema }),
+      request.body,
+      'DEFINITION_INVALID',
+    );
+    const definition = parse(definitionSchema, rest, 'DEFINITION_INVALID');
+    const { status, body } = await put({ namespace, name }, definition, wait, true);
+    return reply
+      .code(status)
+      .header('location', `/v1/namespaces/${namespace}/functions/${name}`)
+      .send(body);
+  });
+
+  app.put(`${base}/:name`, async (request, reply) => {
+    const where = parse(pathSchema, request.params, 'DEFINITION_INVALID');
+    const { wait } = parse(waitQuerySchema, request.query, 'QUERY_INVALID');
+    const definition = parse(definitionSchema, request.body, 'DEFINITION_INVALID');
+    const { status, body } = await put(where, definition, wait, false);
+    return reply.code(status).send(body);
+  });
+
+  app.get(`${base}/:name`, async request => {
+    const entry = find(request.params);
+    const counts = entry.active === undefined ? [] : pool.counts(entry.active);
+    const { ready = 0, busy = 0, starting = 0, waiting = 0 } = counts[0] ?? {};
+    return functionView(entry, await latestOf(entry), { ready, busy, starting, waiting });
+  });
+
+  app.delete(`${base}/:name`, async (request, reply) => {
+    await functions.remove(find(request.params));
+    return reply.code(204).send();
+  });
+
+  app.get(`${base}/:name/versions`, async request => {
+    const versions = await functions.versions(find(request.params));
+    return { items: versions.map(version => versionView(version)) };
+  });
+
+  app.get(`${base}/:name/versions/:number`, async request => {
+    const { number } = parse(versionPathSchema, request.params, 'QUERY_INVALID');
+    const { wait } = parse(waitQuerySchema, request.query, 'QUERY_INVALID');
+    const entry = find(request.params);
+    const version = await functions.version(entry, number);
+    if (version === undefined)
+      throw new GatewayError('VERSION_NOT_FOUND', `${entry.row.name} has no version ${number}`);
+    await functions.settled(version, wait);
+    return versionView(version, functions.buildLogOf(version));
+  });
+
+  app.get(`${base}/:name/token`, async request => ({ token: find(request.params).token }));
+
+  app.post(`${base}/:name/token`, async request => ({
+    token: await functions.rotateToken(find(request.params)),
+  }));
+
+  app.get(`${base}/:name/logs`, async (request, reply) => {
+    const entry = find(request.params);
+    const query = parse(logsQuerySchema, request.query, 'QUERY_INVALID');
+    const stream = new PassThrough();
+    const write = (line: Parameters<typeof outputLineView>[0]) =>
+      stream.write(`${JSON.stringify(outputLineView(line))}\n`);
+    if (query.lines > 0)
+      for (const line of output.tail(entry.row.id, { linesMax: query.lines })) write(line);
+    if (query.follow === 'true') {
+      const unfollow = output.follow(entry.row.id, line => {
+        // A reader that does not keep up loses lines, not the gateway's memory.
+        if (stream.writableLength < followBytesMax) write(line);
+      });
+      stream.once('close', unfollow);
+    } else stream.end();
+    return reply.type('application/x-ndjson').send(stream);
+  });
+}
+
+const followBytesMax = 1024 ** 2;
+
+function matchesLabel(actual: string | undefined, wanted: string | undefined): boolean {
+  return wanted === undefined ? actual !== undefined : actual === wanted;
+}

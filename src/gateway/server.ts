@@ -1,0 +1,199 @@
+/**
+ * The one listener: data plane, control plane, health and metrics. The control plane is loaded with the first
+ * request for it, so that a gateway that only serves functions stays small.
+ */
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import type { FastifyInstance } from 'fastify';
+import { parseAuthorization, tokensEqual } from '../auth/token.ts';
+import type { Clock } from '../clock.ts';
+import { GatewayError, toProblem } from '../errors.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { ControlPlaneOptions } from './control-plane.ts';
+import { isDataPlane } from './data-plane.ts';
+import type { Serve } from './exchange.ts';
+import { injectExchange } from './inject.ts';
+import { createNodeReader, type ReaderLimits } from './node-reader.ts';
+
+export interface ServerOptions {
+  host: string;
+  port: number;
+  limits: ReaderLimits;
+  serve: Serve;
+  control: ControlPlaneOptions;
+  metrics: Metrics;
+  clock: Clock;
+  /** Whether new calls are taken: for /readyz. */
+  isReady: () => boolean;
+}
+
+export interface GatewayServer {
+  /** Binds the address; ADDRESS_IN_USE when another holds it. */
+  listen(): Promise<{ url: string }>;
+  /** Takes no new connections and closes idle ones; resolves when the last is gone or has been cut. */
+  close(cutAfterMs: number): Promise<void>;
+  /** The whole surface without a socket. */
+  fetch: typeof fetch;
+}
+
+export function createServer(options: ServerOptions): GatewayServer {
+  const plain = plainRoutes(options);
+  let control: Promise<FastifyInstance> | undefined;
+  const loadControl = () => {
+    control ??= import('./control-plane.ts').then(({ createControlPlane }) =>
+      createControlPlane(options.control),
+    );
+    return control;
+  };
+  const reader = createNodeReader({
+    serve: options.serve,
+    limits: options.limits,
+    clock: options.clock,
+    control(request, response) {
+      const answer = plain(request.method!, request.url!, request.headers.authorization);
+      if (answer !== undefined) return send(response, answer);
+      void loadControl().then(
+        app => app.routing(request, response),
+        error => send(response, problemAnswer(error)),
+      );
+    },
+  });
+  return {
+    listen: () => listen(reader, options),
+    close: cutAfterMs => close(reader, control, { cutAfterMs, clock: options.clock }),
+    fetch: async (input, init) => {
+      const request = new Request(input, init);
+      const url = new URL(request.url);
+      const target = url.pathname + url.search;
+      if (isDataPlane(target)) return injectExchange(options.serve, request, target);
+      const answer = plain(
+        request.method,
+        target,
+        request.headers.get('authorization') ?? undefined,
+      );
+      if (answer !== undefined)
+        return new Response(answer.body, { status: answer.status, headers: answer.headers });
+      const app = await loadControl();
+      const reply = await app.inject({
+        method: request.method as 'GET',
+        url: target,
+        headers: Object.fromEntries(request.headers),
+        ...(request.body !== null && { payload: Buffer.from(await request.arrayBuffer()) }),
+      });
+      const headers = Object.entries(reply.headers).map(
+        ([key, value]) => [key, String(value)] as [string, string],
+      );
+      return new Response(reply.statusCode === 204 ? null : new Uint8Array(reply.rawPayload), {
+        status: reply.statusCode,
+        headers,
+      });
+    },
+  };
+}
+
+interface PlainAnswer {
+  status: number;
+  headers: Record<string, string>;
+  body: string;
+}
+
+/** Routes that must answer also when nothing else does: no framework, no store. */
+function plainRoutes(
+  options: ServerOptions,
+): (method: string, target: string, authorization: string | undefined) => PlainAnswer | undefined {
+  const { metrics, isReady, control } = options;
+  // Whoever reaches the loopback interface is on this machine; from elsewhere, names of functions are not public.
+  const openMetrics =
+    options.host === '127.0.0.1' || options.host === 'localhost' || options.host === '::1';
+  return (method, target, authorization) => {
+    const mark = target.indexOf('?');
+    const path = mark === -1 ? target : target.slice(0, mark);
+    if (path !== '/healthz' && path !== '/readyz' && path !== '/metrics') return undefined;
+    if (method !== 'GET' && method !== 'HEAD') {
+      const answer = problemAnswer(
+        new GatewayError('METHOD_NOT_ALLOWED', `${method} is not for ${path}; it takes GET`),
+      );
+      return { ...answer, headers: { ...answer.headers, allow: 'GET, HEAD' } };
+    }
+    if (path === '/healthz') return text(200, 'ok\n');
+    if (path === '/readyz') return isReady() ? text(200, 'ready\n') : text(503, 'not ready\n');
+    const token = parseAuthorization(authorization);
+    if (!openMetrics && (token === undefined || !tokensEqual(token, control.adminToken))) {
+      return problemAnswer(
+        new GatewayError(
+          'UNAUTHENTICATED',
+          'metrics need the admin token on an address beyond loopback',
+        ),
+      );
+    }
+    return {
+      status: 200,
+      headers: { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' },
+      body: metrics.text(),
+    };
+  };
+}
+
+function text(status: number, body: string): PlainAnswer {
+  return { status, headers: { 'content-type': 'text/plain; charset=utf-8' }, body };
+}
+
+function problemAnswer(error: unknown): PlainAnswer {
+  const problem = toProblem(error);
+  return {
+    status: problem.status,
+    headers: { 'content-type': 'application/problem+json' },
+    body: `${JSON.stringify(problem)}\n`,
+  };
+}
+
+function send(response: ServerResponse<IncomingMessage>, answer: PlainAnswer): void {
+  response.writeHead(answer.status, {
+    ...answer.headers,
+    'content-length': Buffer.byteLength(answer.body),
+  });
+  response.end(answer.body);
+}
+
+function listen(reader: Server, options: ServerOptions): Promise<{ url: string }> {
+  const { host, port } = options;
+  return new Promise((resolve, reject) => {
+    reader.once('error', (cause: NodeJS.ErrnoException) => {
+      if (cause.code === 'EADDRINUSE')
+        reject(
+          new GatewayError('ADDRESS_IN_USE', `something listens on ${host}:${port} already`, {
+            cause,
+          }),
+        );
+      else
+        reject(
+          new GatewayError('CONFIG_INVALID', `cannot listen on ${host}:${port}: ${cause.message}`, {
+            cause,
+          }),
+        );
+    });
+    reader.listen({ host, port, backlog: 4096 }, () => {
+      const address = reader.address() as AddressInfo;
+      const name = address.family === 'IPv6' ? `[${address.address}]` : address.address;
+      resolve({ url: `http://${name}:${address.port}` });
+    });
+  });
+}
+
+async function close(
+  reader: Server,
+  control: Promise<FastifyInstance> | undefined,
+  options: { cutAfterMs: number; clock: Clock },
+): Promise<void> {
+  if (reader.listening) {
+    await new Promise<void>(resolve => {
+      const cut = options.clock.after(options.cutAfterMs, () => reader.closeAllConnections());
+      reader.close(() => {
+        cut.cancel();
+        resolve();
+      });
+      reader.closeIdleConnections();
+    });
+  }
+  await (await control)?.close();
+}

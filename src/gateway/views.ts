@@ -1,0 +1,68 @@
+/** What the control plane shows of functions and versions: domain objects as wire types. */
+import type { FunctionView, OutputLineView, VersionView } from '../../client/api.ts';
+import type { FunctionEntry, LivingVersion } from '../deploy/registry.ts';
+import { formatDuration, formatSize } from '../domain/units.ts';
+import type { OutputLine } from '../telemetry/output.ts';
+
+export function versionView(version: LivingVersion, buildLog?: string): VersionView {
+  const { spec, row } = version;
+  return {
+    number: row.number,
+    state: row.state,
+    kind: spec.kind,
+    ...(spec.runtime !== undefined && { runtime: spec.runtime }),
+    ...(spec.source !== undefined && { source: spec.source }),
+    ...(spec.script !== undefined && { script: spec.script }),
+    ...(spec.url !== undefined && { url: spec.url }),
+    ...((spec.entry !== undefined || spec.handler !== undefined) && {
+      entry: `${spec.entry ?? ''}${spec.handler === undefined ? '' : `:${spec.handler}`}`,
+    }),
+    env: spec.env,
+    buildEnv: spec.buildEnv,
+    timeout: formatDuration(spec.timeoutMs),
+    memory: formatSize(spec.memoryBytes),
+    stream: spec.stream,
+    allowScripts: spec.allowScripts,
+    createdAt: new Date(row.createdMs).toISOString(),
+    ...(row.settledMs !== undefined && { settledAt: new Date(row.settledMs).toISOString() }),
+    ...(row.failure !== undefined && { failure: row.failure }),
+    ...(buildLog !== undefined && { buildLog }),
+  };
+}
+
+export function functionView(
+  entry: FunctionEntry,
+  latest: LivingVersion,
+  running?: FunctionView['running'],
+): FunctionView {
+  const { row } = entry;
+  const { settings } = row;
+  return {
+    id: row.id,
+    namespace: row.namespace,
+    name: row.name,
+    state: latest.row.state,
+    ...(row.activeVersion !== undefined && { activeVersion: row.activeVersion }),
+    latestVersion: versionView(latest),
+    auth: settings.auth,
+    ...(settings.concurrency !== undefined && { concurrency: settings.concurrency }),
+    instances: {
+      min: settings.instances.min,
+      max: settings.instances.max,
+      idle: formatDuration(settings.instances.idleMs),
+    },
+    labels: settings.labels,
+    description: settings.description,
+    ...(settings.project !== undefined && { project: settings.project }),
+    endpoint: `/function/${row.name}${row.namespace === 'default' ? '' : `.${row.namespace}`}`,
+    revision: row.revision,
+    createdAt: new Date(row.createdMs).toISOString(),
+    updatedAt: new Date(row.updatedMs).toISOString(),
+    ...(running !== undefined && { running }),
+  };
+}
+
+export function outputLineView(line: OutputLine): OutputLineView {
+  const { timeMs, ...rest } = line;
+  return { time: new Date(timeMs).toISOString(), ...rest };
+}

@@ -1,0 +1,284 @@
+/**
+ * The composition root: the only file that knows concrete classes. Reads top to bottom as the gateway is built:
+ * state, then what runs functions, then the waist, then HTTP.
+ */
+import { chmodSync, copyFileSync, existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { openSealer } from './auth/seal.ts';
+import { openSecretFile } from './auth/secret-file.ts';
+import { openAdminToken } from './auth/token.ts';
+import { openFileBlobs } from './blob/file.ts';
+import { createBuilder } from './build/build.ts';
+import { findEsbuild, findTools, isReachableByAll } from './build/find-tools.ts';
+import { type Clock, systemClock } from './clock.ts';
+import type { Config } from './config.ts';
+import { openDataDirectory } from './data-directory.ts';
+import { Functions } from './deploy/functions.ts';
+import { Registry } from './deploy/registry.ts';
+import type { Driver } from './driver/driver.ts';
+import { createHttpDriver } from './driver/http.ts';
+import { openProcessDriver, type ProcessDriver } from './driver/process/process.ts';
+import { readRuntimes, stageRuntimes } from './driver/process/runtimes.ts';
+import { GatewayError } from './errors.ts';
+import { createDataPlane } from './gateway/data-plane.ts';
+import { createServer } from './gateway/server.ts';
+import { newSecret } from './ids.ts';
+import { type CallSignal, compose } from './invoke/invoke.ts';
+import { concurrency } from './invoke/middleware/concurrency.ts';
+import { counters } from './invoke/middleware/counters.ts';
+import { deadline } from './invoke/middleware/deadline.ts';
+import { Pool } from './invoke/pool.ts';
+import { type Log, stderrLog } from './log.ts';
+import { openSqliteStore } from './store/sqlite/sqlite.ts';
+import { Metrics } from './telemetry/metrics.ts';
+import { OutputLog } from './telemetry/output.ts';
+import { TimerWheel } from './timer-wheel.ts';
+
+export interface Gateway {
+  /** Listens; resolves when calls are answered. */
+  start(): Promise<{ url: string }>;
+  /** Refuses new calls, lets those in flight finish, ends every instance. Idempotent. */
+  stop(): Promise<void>;
+  readonly adminToken: string;
+  /** The whole HTTP surface without a socket: for `up`, which applies its manifest in-process, and for tests. */
+  readonly fetch: typeof fetch;
+}
+
+/** Tests put their own in place of these. */
+export interface Overrides {
+  clock?: Clock;
+  log?: Log;
+  /** Tried before the built-in ones. */
+  drivers?: Driver[];
+}
+
+export async function createGateway(config: Config, overrides: Overrides = {}): Promise<Gateway> {
+  const clock = overrides.clock ?? systemClock;
+  const log = overrides.log ?? stderrLog({ level: config.logLevel, format: config.logFormat });
+  const isRoot = process.getuid?.() === 0;
+  const { limits } = config;
+
+  const data = openDataDirectory({
+    path: config.dataDirectory,
+    isRoot,
+    mark: path => openSecretFile(join(path, 'gateway-id'), () => newSecret('').slice(0, 16)),
+  });
+  const inData = (name: string) => join(data.path, name);
+  const sealer = openSealer(inData('key'));
+  const adminToken = openAdminToken({ file: inData('admin.token'), fromEnv: config.adminToken });
+  const store = openSqliteStore({ path: inData('fnway.db') });
+  const blobs = openFileBlobs(inData('blobs'));
+
+  const tools = findInterpreters(config, { isRoot, codePath: data.codePath });
+  const output = new OutputLog(() => clock.now());
+  const metrics = new Metrics();
+  const processes = await openProcessDriver({
+    runtimes: tools.runtimes,
+    interpreters: { node: tools.node, python: tools.python },
+    mark: data.mark,
+    baseEnv: { PATH: functionPath, LANG: 'C.UTF-8', HOME: '/tmp' },
+    bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
+    loadMsMax: limits.loadMsMax,
+    ...(config.warm !== undefined && { warm: config.warm }),
+    clock,
+    log,
+    output,
+  });
+  const drivers: Driver[] = [...(overrides.drivers ?? []), processes, createHttpDriver({ clock })];
+  const builder = createBuilder({
+    tools,
+    clock,
+    path: config.path,
+    toolEnv: config.toolEnv,
+    timeoutMs: limits.buildMsMax,
+  });
+
+  const registry = new Registry({
+    store,
+    sealer,
+    runtimes: tools.runtimes,
+    codeDirectory: data.codePath,
+    uidFirst: isRoot ? config.uidRange.first : undefined,
+  });
+  const pool = new Pool({
+    drivers,
+    clock,
+    log,
+    metrics,
+    graceMs: limits.graceMs,
+    bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
+  });
+  const invoke = compose(
+    [
+      counters({ clock, metrics }),
+      deadline({ clock, wheel: new TimerWheel(clock) }),
+      concurrency({ waitingCallsMax: limits.waitingCallsMax }),
+    ],
+    pool.invoke,
+  );
+  const functions = new Functions({
+    store,
+    blobs,
+    sealer,
+    registry,
+    pool,
+    builder,
+    runtimes: tools.runtimes,
+    output,
+    metrics,
+    clock,
+    log,
+    codeDirectory: data.codePath,
+    identityCount: isRoot ? config.uidRange.count : undefined,
+  });
+
+  const inFlight = new Set<CallSignal>();
+  let state: 'new' | 'ready' | 'stopping' = 'new';
+  const server = createServer({
+    host: config.host,
+    port: config.port,
+    limits,
+    clock,
+    metrics,
+    serve: createDataPlane({
+      registry,
+      invoke,
+      pinned: (entry, number) => functions.pinned(entry, number),
+      adminToken,
+      trustProxy: config.trustProxy,
+      clock,
+      metrics,
+      log,
+      inFlight,
+    }),
+    control: {
+      functions,
+      registry,
+      pool,
+      output,
+      runtimes: tools.runtimes,
+      adminToken,
+      clock,
+      log,
+    },
+    isReady: () => state === 'ready',
+  });
+  registerGauges(metrics, { pool, processes, registry });
+
+  let stopped: Promise<void> | undefined;
+  async function stop(): Promise<void> {
+    state = 'stopping';
+    const cut = clock.after(limits.drainMsMax, () => {
+      for (const signal of inFlight)
+        signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
+    });
+    await functions.close();
+    await server.close(limits.drainMsMax + 1000);
+    cut.cancel();
+    await pool.stop(limits.graceMs);
+    await builder.close();
+    await Promise.all(drivers.map(driver => driver.close()));
+    await store.close();
+    data.unlock();
+  }
+
+  await registry.load();
+  return {
+    adminToken,
+    fetch: server.fetch,
+    async start() {
+      const { url } = await server.listen();
+      await functions.resume();
+      state = 'ready';
+      // Behind the first calls' back: a gateway is ready before its pools are full.
+      void processes.warmUp();
+      return { url };
+    },
+    stop() {
+      stopped ??= stop();
+      return stopped;
+    },
+  };
+}
+
+/** PATH of functions: the machine's own programs, not those of whoever started the gateway. */
+const functionPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/** Runtimes, interpreters and tools, staged where functions' users can run them when the gateway is root. */
+function findInterpreters(config: Config, options: { isRoot: boolean; codePath: string }) {
+  const { isRoot, codePath } = options;
+  const own = readRuntimes([runtimesDirectory(), ...config.runtimeDirectories]);
+  const staged = isRoot
+    ? stageRuntimes(own, { directory: codePath, node: process.execPath })
+    : { runtimes: own, node: process.execPath };
+  const found = findTools({
+    path: config.path,
+    reachable: isRoot ? isReachableByAll : existsSync,
+    node: staged.node,
+    ...(config.npmExecPath !== undefined && { npmExecPath: config.npmExecPath }),
+  });
+  return {
+    ...found,
+    esbuild: isRoot ? stageEsbuild(codePath) : found.esbuild,
+    runtimes: staged.runtimes,
+  };
+}
+
+function stageEsbuild(codePath: string): string | undefined {
+  const found = findEsbuild();
+  if (found === undefined || isReachableByAll(found)) return found;
+  const copy = join(codePath, 'runtimes', 'esbuild-binary');
+  copyFileSync(found, copy);
+  chmodSync(copy, 0o755);
+  return copy;
+}
+
+/** Beside the sources in a checkout, beside `dist` in a package. */
+function runtimesDirectory(): string {
+  let directory = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(directory, 'runtimes', 'node', 'runtime.yaml'))) {
+    const above = dirname(directory);
+    if (above === directory)
+      throw new GatewayError(
+        'RUNTIME_INVALID',
+        'the runtimes that belong to this program are missing',
+      );
+    directory = above;
+  }
+  return join(directory, 'runtimes');
+}
+
+function registerGauges(
+  metrics: Metrics,
+  parts: { pool: Pool; processes: ProcessDriver; registry: Registry },
+): void {
+  const { pool, processes, registry } = parts;
+  metrics.gauge('fnway_instances', 'Instances by function, version and state.', () =>
+    pool.counts().flatMap(({ version, ready, busy, starting }) => {
+      const labels = {
+        namespace: version.namespace,
+        function: version.name,
+        version: String(version.number),
+      };
+      return Object.entries({ ready, busy, starting }).map(([state, value]) => ({
+        labels: { ...labels, state },
+        value,
+      }));
+    }),
+  );
+  metrics.gauge('fnway_calls_waiting', 'Calls that wait for an instance.', () =>
+    pool.counts().map(({ version, waiting }) => ({
+      labels: { namespace: version.namespace, function: version.name },
+      value: waiting,
+    })),
+  );
+  metrics.gauge(
+    'fnway_warm_processes',
+    'Linked processes that are ready to become an instance.',
+    () => processes.warmSizes().map(({ runtime, size }) => ({ labels: { runtime }, value: size })),
+  );
+  metrics.gauge('fnway_functions', 'Functions registered.', () => [
+    { labels: {}, value: registry.size },
+  ]);
+}
