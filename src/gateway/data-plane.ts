@@ -11,6 +11,7 @@ import { newId, newTraceparent } from '../ids.ts';
 import {
   type Body,
   CallSignal,
+  failedReply,
   type HeaderPairs,
   type Invoke,
   isStream,
@@ -217,6 +218,15 @@ class DataPlane {
       const name = reply.headers[i]!;
       if (isHopByHop(name)) continue;
       const value = reply.headers[i + 1]!;
+      if (!isHeaderName(name) || badHeaderValue.test(value)) {
+        if (isStream(reply.body)) reply.body.cancel(brokenHeader);
+        const message = `the function answered with a header that HTTP cannot carry: ${JSON.stringify(name)}`;
+        return this.#answerFailure(
+          exchange,
+          failedReply({ reason: 'reply-invalid', message }),
+          label,
+        );
+      }
       if (name.length === 14 && name.toLowerCase() === 'content-length') {
         // The length of bytes is counted; of a stream, and for HEAD, only the function can know.
         if (!isStream(reply.body) && (exchange.method !== 'HEAD' || reply.body.length > 0))
@@ -434,6 +444,24 @@ function isAscii(text: string): boolean {
   for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 0x7f) return false;
   return true;
 }
+
+/** Names that functions have used and that are valid: looking one up is cheaper than checking it. */
+const headerNames = new Set<string>();
+const headerNamesMax = 500;
+
+function isHeaderName(name: string): boolean {
+  if (headerNames.has(name)) return true;
+  if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) return false;
+  if (headerNames.size < headerNamesMax && name.length <= 64) headerNames.add(name);
+  return true;
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: exactly what would let a function forge an answer
+const badHeaderValue = /[\0-\x08\x0a-\x1f\x7f\u0100-\uffff]/;
+const brokenHeader = new GatewayError(
+  'FUNCTION_FAILED',
+  'the answer has a header that HTTP cannot carry',
+);
 
 const sandbox = 'sandbox allow-scripts allow-forms allow-popups';
 

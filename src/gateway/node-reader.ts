@@ -28,7 +28,9 @@ export interface NodeReaderOptions {
 }
 
 /** Bodies up to this are read whole before the call starts: they travel in the call's first frame. */
-const wholeBodyBytesMax = 32_768;
+export const wholeBodyBytesMax = 65_536;
+/** A connection without a request for this long is closed; longer than most proxies keep theirs. */
+export const keepAliveMs = 75_000;
 /** A streamed body's unread bytes above which the socket is paused. */
 const bufferedBytesMax = 262_144;
 
@@ -40,7 +42,7 @@ export function createNodeReader(options: NodeReaderOptions): Server {
     // A body may take as long as it needs, as long as it moves; see bodyIdleMsMax.
     requestTimeout: 0,
     connectionsCheckingInterval: Math.min(1000, limits.headersMsMax),
-    keepAliveTimeout: 75_000,
+    keepAliveTimeout: keepAliveMs,
     insecureHTTPParser: false,
     noDelay: true,
     highWaterMark: 65_536,

@@ -3,7 +3,7 @@
  * request for it, so that a gateway that only serves functions stays small.
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { parseAuthorization, tokensEqual } from '../auth/token.ts';
 import type { Clock } from '../clock.ts';
@@ -12,8 +12,14 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { ControlPlaneOptions } from './control-plane.ts';
 import { isDataPlane } from './data-plane.ts';
 import type { Serve } from './exchange.ts';
+import { createFastReader, type FastReader } from './fast-reader.ts';
 import { injectExchange } from './inject.ts';
-import { createNodeReader, type ReaderLimits } from './node-reader.ts';
+import {
+  createNodeReader,
+  keepAliveMs,
+  type ReaderLimits,
+  wholeBodyBytesMax,
+} from './node-reader.ts';
 
 export interface ServerOptions {
   host: string;
@@ -45,7 +51,7 @@ export function createServer(options: ServerOptions): GatewayServer {
     );
     return control;
   };
-  const reader = createNodeReader({
+  const nodeReader = createNodeReader({
     serve: options.serve,
     limits: options.limits,
     clock: options.clock,
@@ -58,9 +64,28 @@ export function createServer(options: ServerOptions): GatewayServer {
       );
     },
   });
+  // Sets up the checks of slow clients that node:http otherwise starts when it listens itself.
+  nodeReader.emit('listening');
+  const handed = new Set<Socket>();
+  const reader = createFastReader({
+    serve: options.serve,
+    bodyBytesMax: wholeBodyBytesMax,
+    headersBytesMax: options.limits.headersBytesMax,
+    idleMsMax: keepAliveMs,
+    clock: options.clock,
+    handOver(socket) {
+      handed.add(socket);
+      socket.once('close', () => handed.delete(socket));
+      nodeReader.emit('connection', socket);
+      socket.resume();
+    },
+  });
   return {
-    listen: () => listen(reader, options),
-    close: cutAfterMs => close(reader, control, { cutAfterMs, clock: options.clock }),
+    listen: () => listen(reader.server, options),
+    async close(cutAfterMs) {
+      await close(reader, nodeReader, { cutAfterMs, clock: options.clock, handed });
+      await (await control)?.close();
+    },
     fetch: async (input, init) => {
       const request = new Request(input, init);
       const url = new URL(request.url);
@@ -155,7 +180,7 @@ function send(response: ServerResponse<IncomingMessage>, answer: PlainAnswer): v
   response.end(answer.body);
 }
 
-function listen(reader: Server, options: ServerOptions): Promise<{ url: string }> {
+function listen(reader: NetServer, options: ServerOptions): Promise<{ url: string }> {
   const { host, port } = options;
   return new Promise((resolve, reject) => {
     reader.once('error', (cause: NodeJS.ErrnoException) => {
@@ -181,19 +206,23 @@ function listen(reader: Server, options: ServerOptions): Promise<{ url: string }
 }
 
 async function close(
-  reader: Server,
-  control: Promise<FastifyInstance> | undefined,
-  options: { cutAfterMs: number; clock: Clock },
+  reader: FastReader,
+  nodeReader: Server,
+  options: { cutAfterMs: number; clock: Clock; handed: Set<Socket> },
 ): Promise<void> {
-  if (reader.listening) {
-    await new Promise<void>(resolve => {
-      const cut = options.clock.after(options.cutAfterMs, () => reader.closeAllConnections());
-      reader.close(() => {
-        cut.cancel();
-        resolve();
-      });
-      reader.closeIdleConnections();
+  // Unknown to itself, the node:http server has never listened: it only stops its checks.
+  nodeReader.close(() => {});
+  if (!reader.server.listening) return;
+  await new Promise<void>(resolve => {
+    const cut = options.clock.after(options.cutAfterMs, () => {
+      reader.destroy();
+      for (const socket of options.handed) socket.destroy();
     });
-  }
-  await (await control)?.close();
+    reader.server.close(() => {
+      cut.cancel();
+      resolve();
+    });
+    reader.drain();
+    nodeReader.closeIdleConnections();
+  });
 }

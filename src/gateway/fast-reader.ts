@@ -1,0 +1,500 @@
+/**
+ * The fast ingress: reads the plain majority of data-plane requests itself, and hands the connection to the node:http
+ * reader at the first request that is anything else. Strict by construction: it accepts a small subset of HTTP/1.1 in
+ * which a message's length is beyond doubt, and refuses nothing; what it does not accept, Node's parser judges. So it
+ * never answers an error of its own, and there is nothing to smuggle between the two.
+ *
+ * A connection:  idle → reading (a body of known length) → busy → idle …
+ *                any of the first two → handed over, for good
+ */
+
+import { STATUS_CODES } from 'node:http';
+import { createServer, type Server, type Socket } from 'node:net';
+import type { Clock, Timer } from '../clock.ts';
+import { GatewayError } from '../errors.ts';
+import { type Body, emptyBody, type HeaderPairs, isStream } from '../invoke/invoke.ts';
+import { isDataPlane } from './data-plane.ts';
+import type { Answer, Exchange, Serve } from './exchange.ts';
+
+export interface FastReaderOptions {
+  serve: Serve;
+  /** Takes over a connection; its unread bytes have been put back. */
+  handOver: (socket: Socket) => void;
+  /** Bodies up to this are read here. */
+  bodyBytesMax: number;
+  headersBytesMax: number;
+  /** A connection without a request for this long is closed. */
+  idleMsMax: number;
+  clock: Clock;
+}
+
+export interface FastReader {
+  readonly server: Server;
+  /** Closes connections without a request; those with one close after its answer. */
+  drain(): void;
+  destroy(): void;
+}
+
+const headEnd = Buffer.from('\r\n\r\n');
+const methods = new Set(['GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'HEAD', 'OPTIONS']);
+/** How often connections are looked at; also how long a body may pause here. */
+const sweepMs = 500;
+/** Pipelined bytes that may wait while a call runs. */
+const waitingBytesMax = 65_536;
+
+export function createFastReader(options: FastReaderOptions): FastReader {
+  const connections = new Set<Connection>();
+  const shared: Shared = {
+    ...options,
+    slab: new Slab(),
+    date: new DateHeader(options.clock),
+    connections,
+    draining: false,
+  };
+  // The client's end of sending is not the end of the connection: its answer may be on the way.
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
+    connections.add(new Connection(socket, shared));
+  });
+  let timer: Timer | undefined = options.clock.after(sweepMs, sweep, { unref: true });
+  function sweep(): void {
+    const nowMs = options.clock.monotonicMs();
+    for (const connection of connections) {
+      connection.closeIfIdleSince(nowMs - options.idleMsMax);
+      connection.handOverIfSlowSince(nowMs - sweepMs);
+    }
+    timer = options.clock.after(sweepMs, sweep, { unref: true });
+  }
+  return {
+    server,
+    drain() {
+      shared.draining = true;
+      timer?.cancel();
+      for (const connection of [...connections])
+        connection.closeIfIdleSince(Number.POSITIVE_INFINITY);
+    },
+    destroy() {
+      for (const connection of [...connections]) connection.destroy();
+    },
+  };
+}
+
+interface Shared extends FastReaderOptions {
+  slab: Slab;
+  date: DateHeader;
+  connections: Set<Connection>;
+  draining: boolean;
+}
+
+interface Head {
+  method: string;
+  target: string;
+  headers: HeaderPairs;
+  bodyBytes: number;
+}
+
+class Connection {
+  readonly #socket: Socket;
+  readonly #shared: Shared;
+  #state: 'idle' | 'reading' | 'busy' | 'over' = 'idle';
+  /** Bytes that have come and belong to no request yet. */
+  #waiting: Buffer | undefined;
+  #head: Head | undefined;
+  /** All of the request that is being read, for the case that it is handed over. */
+  #pieces: Buffer[] = [];
+  #missing = 0;
+  #sinceMs: number;
+  #exchange: FastExchange | undefined;
+  readonly #onData = (chunk: Buffer) => this.#receive(chunk);
+  readonly #onEnd = () => this.#clientEnded();
+  readonly #onClose = () => this.#closed();
+  readonly #onError = () => this.#socket.destroy();
+
+  constructor(socket: Socket, shared: Shared) {
+    this.#socket = socket;
+    this.#shared = shared;
+    this.#sinceMs = shared.clock.monotonicMs();
+    socket.on('data', this.#onData);
+    socket.on('end', this.#onEnd);
+    socket.on('close', this.#onClose);
+    socket.on('error', this.#onError);
+  }
+
+  closeIfIdleSince(ms: number): void {
+    if (this.#state === 'idle' && this.#sinceMs <= ms) this.#socket.destroy();
+  }
+
+  /** A body that comes slowly is for the other reader, which knows for how long and what to say then. */
+  handOverIfSlowSince(ms: number): void {
+    if (this.#state === 'reading' && this.#sinceMs <= ms)
+      this.#handOver(Buffer.concat(this.#pieces));
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  get socket(): Socket {
+    return this.#socket;
+  }
+
+  get shared(): Shared {
+    return this.#shared;
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#state === 'idle') return this.#readHead(chunk);
+    if (this.#state === 'reading') return this.#readBody(chunk);
+    if (this.#state === 'over') return;
+    this.#waiting = this.#waiting === undefined ? chunk : Buffer.concat([this.#waiting, chunk]);
+    if (this.#waiting.length > waitingBytesMax) this.#socket.pause();
+  }
+
+  #readHead(chunk: Buffer): void {
+    const end = chunk.indexOf(headEnd);
+    const head =
+      end === -1 || end > this.#shared.headersBytesMax
+        ? undefined
+        : parseHead(chunk.toString('latin1', 0, end), this.#shared.bodyBytesMax);
+    if (head === undefined) return this.#handOver(chunk);
+    const bodyStart = end + 4;
+    const bodyEnd = bodyStart + head.bodyBytes;
+    if (chunk.length < bodyEnd) {
+      this.#state = 'reading';
+      this.#head = head;
+      this.#pieces = [chunk];
+      this.#missing = bodyEnd - chunk.length;
+      this.#sinceMs = this.#shared.clock.monotonicMs();
+      return;
+    }
+    if (chunk.length > bodyEnd) this.#waiting = chunk.subarray(bodyEnd);
+    this.#serve(head, head.bodyBytes === 0 ? emptyBody : chunk.subarray(bodyStart, bodyEnd));
+  }
+
+  #readBody(chunk: Buffer): void {
+    this.#pieces.push(chunk);
+    if (chunk.length < this.#missing) {
+      this.#missing -= chunk.length;
+      this.#sinceMs = this.#shared.clock.monotonicMs();
+      return;
+    }
+    const head = this.#head!;
+    const whole = Buffer.concat(this.#pieces);
+    const bodyEnd = whole.length - (chunk.length - this.#missing);
+    this.#head = undefined;
+    this.#pieces = [];
+    if (whole.length > bodyEnd) this.#waiting = whole.subarray(bodyEnd);
+    this.#serve(head, whole.subarray(bodyEnd - head.bodyBytes, bodyEnd));
+  }
+
+  #serve(head: Head, body: Uint8Array): void {
+    this.#state = 'busy';
+    this.#exchange = new FastExchange(this, head, body);
+    this.#shared.serve(this.#exchange);
+  }
+
+  /** The answer is written: the next request may be read. */
+  answered(): void {
+    if (this.#state !== 'busy') return;
+    this.#exchange = undefined;
+    this.#state = 'idle';
+    this.#sinceMs = this.#shared.clock.monotonicMs();
+    if (this.#shared.draining) return void this.#socket.end();
+    const waiting = this.#waiting;
+    if (waiting === undefined) return;
+    this.#waiting = undefined;
+    if (this.#socket.isPaused()) this.#socket.resume();
+    this.#readHead(waiting);
+  }
+
+  #handOver(bytes: Buffer): void {
+    const socket = this.#socket;
+    this.#state = 'over';
+    this.#shared.connections.delete(this);
+    socket.pause();
+    socket.off('data', this.#onData);
+    socket.off('end', this.#onEnd);
+    socket.off('close', this.#onClose);
+    socket.off('error', this.#onError);
+    socket.unshift(bytes);
+    this.#shared.handOver(socket);
+  }
+
+  #clientEnded(): void {
+    if (this.#state === 'reading') return this.#handOver(Buffer.concat(this.#pieces));
+    this.#exchange?.gone();
+    this.#socket.end();
+  }
+
+  #closed(): void {
+    this.#shared.connections.delete(this);
+    this.#state = 'over';
+    this.#exchange?.gone();
+  }
+}
+
+class FastExchange implements Exchange {
+  readonly method: string;
+  readonly target: string;
+  readonly headers: HeaderPairs;
+  readonly #connection: Connection;
+  readonly #body: Uint8Array;
+  #onGone: (() => void) | undefined;
+  #over = false;
+
+  constructor(connection: Connection, head: Head, body: Uint8Array) {
+    this.#connection = connection;
+    this.method = head.method;
+    this.target = head.target;
+    this.headers = head.headers;
+    this.#body = body;
+  }
+
+  get remoteAddress(): string {
+    return this.#connection.socket.remoteAddress ?? '';
+  }
+
+  body(): Body {
+    return this.#body;
+  }
+
+  onGone(fn: () => void): void {
+    this.#onGone = fn;
+  }
+
+  gone(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#onGone?.();
+  }
+
+  respond({ status, headers, body }: Answer): void {
+    const { socket, shared } = this.#connection;
+    if (this.#over || socket.destroyed) {
+      if (isStream(body)) body.cancel(clientLeft);
+      return;
+    }
+    let head = statusLines[status] ?? `HTTP/1.1 ${status} \r\n`;
+    let length: string | undefined;
+    for (let i = 0; i < headers.length; i += 2) {
+      const name = headers[i]!;
+      if (name.length === 14 && name.toLowerCase() === 'content-length') length = headers[i + 1]!;
+      else head += `${name}: ${headers[i + 1]!}\r\n`;
+    }
+    head += shared.date.line;
+    head += shared.draining ? 'Connection: close\r\n' : keepAlive;
+    const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
+    if (!isStream(body)) return this.#respondWhole(head, { status, body, length, bodiless });
+    if (bodiless) {
+      body.cancel(clientLeft);
+      return this.#respondWhole(head, { status, body: emptyBody, length, bodiless });
+    }
+    void this.#respondStream(head, length, body);
+  }
+
+  #respondWhole(
+    head: string,
+    answer: { status: number; body: Uint8Array; length: string | undefined; bodiless: boolean },
+  ): void {
+    const { socket, shared } = this.#connection;
+    const { status, body, length, bodiless } = answer;
+    this.#over = true;
+    // 204 has no length by definition; 304 and HEAD have that of the body which is not sent, where it is known.
+    const bytes = bodiless ? (length ?? (body.length > 0 ? body.length : undefined)) : body.length;
+    const text =
+      status === 204 || bytes === undefined
+        ? `${head}\r\n`
+        : `${head}Content-Length: ${bytes}\r\n\r\n`;
+    shared.slab.write(socket, text, bodiless ? emptyBody : body);
+    this.#connection.answered();
+  }
+
+  async #respondStream(
+    head: string,
+    length: string | undefined,
+    body: AsyncIterable<Uint8Array>,
+  ): Promise<void> {
+    const { socket } = this.#connection;
+    const chunked = length === undefined;
+    socket.write(
+      `${head}${chunked ? 'Transfer-Encoding: chunked\r\n\r\n' : `Content-Length: ${length}\r\n\r\n`}`,
+      'latin1',
+    );
+    let left = chunked ? Number.POSITIVE_INFINITY : Number(length);
+    try {
+      for await (const chunk of body) {
+        if (socket.destroyed) return;
+        left -= chunk.length;
+        if (left < 0) break;
+        if (chunked) {
+          socket.cork();
+          socket.write(`${chunk.length.toString(16)}\r\n`, 'latin1');
+          socket.write(chunk);
+          socket.write('\r\n', 'latin1');
+          socket.uncork();
+        } else socket.write(chunk);
+        if (socket.writableNeedDrain) await drained(socket);
+      }
+    } catch {
+      left = -1;
+    }
+    // The head is out: an answer that breaks off, or that is not as long as it said, must be seen as broken.
+    if (chunked ? left < 0 : left !== 0) return void socket.destroy();
+    if (chunked) socket.write('0\r\n\r\n', 'latin1');
+    this.#over = true;
+    this.#connection.answered();
+  }
+}
+
+/**
+ * A head of the subset: GET, POST, … of a data-plane path in ASCII, HTTP/1.1, one Host, at most one Content-Length
+ * within the limit, no transfer coding, no expectation, no upgrade, a connection that is kept. Undefined: not that.
+ */
+export function parseHead(text: string, bodyBytesMax: number): Head | undefined {
+  const lines = text.split('\r\n');
+  const first = lines[0]!;
+  const space = first.indexOf(' ');
+  const method = first.slice(0, space);
+  const target = first.slice(space + 1, -9);
+  if (
+    !methods.has(method) ||
+    !first.endsWith(' HTTP/1.1') ||
+    !isDataPlane(target) ||
+    badTarget.test(target)
+  )
+    return undefined;
+  const headers: HeaderPairs = [];
+  let hasHost = false;
+  let bodyBytes = -1;
+  for (let i = 1; i < lines.length; i++) {
+    const line = lines[i]!;
+    const colon = line.indexOf(':');
+    if (colon <= 0 || badValue.test(line)) return undefined;
+    const name = line.slice(0, colon);
+    const kind = kindOf(name);
+    const value = line.slice(colon + 1).trim();
+    if (kind === 'other') headers.push(name, value);
+    else if (kind === 'bad' || kind === 'unusual') return undefined;
+    else if (kind === 'host') {
+      if (hasHost) return undefined;
+      hasHost = true;
+      headers.push(name, value);
+    } else if (kind === 'connection') {
+      if (value !== 'keep-alive' && value !== 'Keep-Alive') return undefined;
+    } else {
+      if (bodyBytes !== -1 || !/^\d{1,9}$/.test(value)) return undefined;
+      bodyBytes = Number(value);
+      if (bodyBytes > bodyBytesMax) return undefined;
+      headers.push(name, value);
+    }
+  }
+  return hasHost ? { method, target, headers, bodyBytes: Math.max(0, bodyBytes) } : undefined;
+}
+
+const badTarget = /[^\x21-\x7e]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: exactly what a header line may not hold
+const badValue = /[\0-\x08\x0a-\x1f\x7f]/;
+const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+
+type Kind = 'other' | 'bad' | 'unusual' | 'host' | 'connection' | 'length';
+
+/** Clients send the same few names: looking one up costs a tenth of checking it. Bounded, since clients choose them. */
+const kinds = new Map<string, Kind>();
+const kindsMax = 500;
+
+function kindOf(name: string): Kind {
+  const known = kinds.get(name);
+  if (known !== undefined) return known;
+  const kind = classify(name);
+  if (kinds.size < kindsMax && name.length <= 64) kinds.set(name, kind);
+  return kind;
+}
+
+function classify(name: string): Kind {
+  if (!token.test(name)) return 'bad';
+  switch (name.toLowerCase()) {
+    case 'host':
+      return 'host';
+    case 'connection':
+      return 'connection';
+    case 'content-length':
+      return 'length';
+    case 'transfer-encoding':
+    case 'expect':
+    case 'upgrade':
+    case 'trailer':
+    case 'te':
+    case 'http2-settings':
+    case 'proxy-connection':
+    case 'keep-alive':
+      return 'unusual';
+    default:
+      return 'other';
+  }
+}
+
+const statusLines: Record<number, string> = Object.fromEntries(
+  Object.entries(STATUS_CODES).map(([status, reason]) => [
+    status,
+    `HTTP/1.1 ${status} ${reason}\r\n`,
+  ]),
+);
+const keepAlive = 'Connection: keep-alive\r\n';
+const clientLeft = new GatewayError('CALL_CANCELLED', 'the client left');
+
+/** The Date header, made once a second. */
+class DateHeader {
+  readonly #clock: Clock;
+  #second = 0;
+  #line = '';
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  get line(): string {
+    const nowMs = this.#clock.now();
+    const second = Math.floor(nowMs / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#line = `Date: ${new Date(nowMs).toUTCString()}\r\n`;
+    }
+    return this.#line;
+  }
+}
+
+const slabBytes = 65_536;
+/** Bodies above this go to the kernel as they are, behind the head in one vector. */
+const copyBytesMax = 8192;
+
+/** Writes head and body in one piece from memory that is used again: most answers leave before the next is made. */
+class Slab {
+  #buffer = Buffer.allocUnsafeSlow(slabBytes);
+
+  write(socket: Socket, head: string, body: Uint8Array): void {
+    const length = head.length + body.length;
+    if (body.length > copyBytesMax || length > slabBytes) {
+      socket.cork();
+      socket.write(head, 'latin1');
+      socket.write(body);
+      socket.uncork();
+      return;
+    }
+    this.#buffer.write(head, 0, 'latin1');
+    this.#buffer.set(body, head.length);
+    socket.write(this.#buffer.subarray(0, length));
+    // The kernel did not take it all: these bytes must stay as they are.
+    if (socket.writableLength > 0) this.#buffer = Buffer.allocUnsafeSlow(slabBytes);
+  }
+}
+
+function drained(socket: Socket): Promise<void> {
+  return new Promise(resolve => {
+    const settle = () => {
+      socket.off('drain', settle);
+      socket.off('close', settle);
+      resolve();
+    };
+    socket.on('drain', settle);
+    socket.on('close', settle);
+  });
+}
