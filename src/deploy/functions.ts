@@ -4,8 +4,8 @@
  * replaces one that works. Keeps registry, store and pool in step.
  */
 import { createHash } from 'node:crypto';
-import { chownSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { chownSync, existsSync } from 'node:fs';
+import { cp, mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Sealer } from '../auth/seal.ts';
 import type { BlobStore } from '../blob/blob.ts';
@@ -402,12 +402,20 @@ export class Functions {
         ? { ok: true as const, entry: scriptEntry, log: '' }
         : await this.#runBuild(version);
     if (!built.ok) return { log: built.log, failure: built.failure };
+    await this.#addSdk(version);
     const marker = join(directory, buildMarker);
     await mkdir(dirname(marker), { recursive: true });
     await writeFile(marker, JSON.stringify({ entry: built.entry }));
     if (identity !== undefined)
       for (const path of [dirname(marker), marker]) chownSync(path, identity.uid, identity.gid);
     return { log: built.log };
+  }
+
+  /** What function code may import from the runtime, unless its own dependencies bring it. */
+  async #addSdk({ runtime, directory }: LivingVersion): Promise<void> {
+    if (runtime?.sdk === undefined) return;
+    const to = join(directory, runtime.sdk);
+    if (!existsSync(to)) await cp(join(runtime.directory, 'sdk'), to, { recursive: true });
   }
 
   async #treeOf(spec: VersionSpec): Promise<Tree | undefined> {

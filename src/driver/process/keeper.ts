@@ -2,9 +2,10 @@
  * The keeper: a tiny shell process outside the gateway that ends every process of the functions when the gateway
  * dies, kill -9 included. The gateway tells it which process groups live; when its standard input closes, it kills
  * those groups and then every process that carries the gateway's mark in its environment, which also finds
- * descendants that left their group. It runs in a session of its own, so a signal to the gateway's group spares it.
+ * descendants that left their group. Where control groups are writable it also kills all that is in them. It runs in
+ * a session of its own, so a signal to the gateway's group spares it.
  *
- * A process that left its group and wiped its environment is not found; only a cgroup could.
+ * Without control groups, a process that left its group and wiped its environment is not found.
  */
 
 import type { ChildProcess } from 'node:child_process';
@@ -13,8 +14,9 @@ import type { Log } from '../../log.ts';
 
 export const markVariable = 'FNWAY_GATEWAY';
 
-/** $1 is the gateway's mark. Lines: `+PGID`, `-PGID`, `.` (leave without killing). */
+/** $1 is the gateway's mark, the rest are directories of control groups. Lines: `+PGID`, `-PGID`, `.` (leave without killing). */
 const script = `
+mark=$1; shift
 groups=' '
 while read -r line; do
   case $line in
@@ -24,10 +26,15 @@ while read -r line; do
   esac
 done
 for g in $groups; do kill -9 -- "-$g" 2>/dev/null; done
+for d in "$@"; do
+  for f in "$d"/*/cgroup.procs; do
+    [ -r "$f" ] && while read -r pid; do kill -9 "$pid" 2>/dev/null; done <"$f"
+  done
+done
 tries=0
 while [ $tries -lt 20 ]; do
   found=
-  for f in $(grep -lsz "^${markVariable}=$1\\$" /proc/[0-9]*/environ 2>/dev/null); do
+  for f in $(grep -lsz "^${markVariable}=$mark\\$" /proc/[0-9]*/environ 2>/dev/null); do
     pid=\${f#/proc/}; pid=\${pid%/environ}
     [ "$pid" = "$$" ] && continue
     kill -9 "$pid" 2>/dev/null && found=1
@@ -44,18 +51,32 @@ export interface Keeper {
   close(): void;
 }
 
-export function startKeeper(options: { mark: string; log: Log }): Keeper {
+export function startKeeper(options: {
+  mark: string;
+  cgroups: string | undefined;
+  log: Log;
+}): Keeper {
   const groups = new Set<number>();
   let closing = false;
   let child: ChildProcess = launch();
 
   function launch(): ChildProcess {
-    const started = spawn('/bin/sh', ['-c', script, 'fnway-keeper', options.mark], {
-      detached: true,
-      stdio: ['pipe', 'ignore', 'ignore'],
-      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
-      cwd: '/',
-    });
+    const started = spawn(
+      '/bin/sh',
+      [
+        '-c',
+        script,
+        'fnway-keeper',
+        options.mark,
+        ...(options.cgroups === undefined ? [] : [options.cgroups]),
+      ],
+      {
+        detached: true,
+        stdio: ['pipe', 'ignore', 'ignore'],
+        env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+        cwd: '/',
+      },
+    );
     started.unref();
     started.stdin?.on('error', () => {});
     (started.stdin as unknown as { unref?: () => void } | null)?.unref?.();
@@ -84,9 +105,9 @@ export function startKeeper(options: { mark: string; log: Log }): Keeper {
 }
 
 /** Ends what a predecessor of this mark left behind, when gateway and keeper died together. */
-export function endPredecessor(mark: string): Promise<void> {
+export function endPredecessor(mark: string, cgroups: readonly string[]): Promise<void> {
   return new Promise(resolve => {
-    const child = spawn('/bin/sh', ['-c', script, 'fnway-keeper', mark], {
+    const child = spawn('/bin/sh', ['-c', script, 'fnway-keeper', mark, ...cgroups], {
       stdio: ['ignore', 'ignore', 'ignore'],
       env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',

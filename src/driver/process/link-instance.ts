@@ -10,7 +10,7 @@ import {
 } from '../../invoke/invoke.ts';
 import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
 import type { Exit, Instance } from '../driver.ts';
-import type { MemoryWatch, Watched } from './memory.ts';
+import type { Bound, MemoryLimits } from './memory.ts';
 import type { Linked } from './warm.ts';
 
 /** Lines of output that explain a crash. */
@@ -22,7 +22,7 @@ export interface LinkInstanceOptions {
   linked: Linked;
   wholeBodies: boolean;
   clock: Clock;
-  memory: MemoryWatch;
+  memory: MemoryLimits;
   output: OutputLog;
 }
 
@@ -31,6 +31,7 @@ export class LinkInstance implements Instance {
   readonly wholeBodies: boolean;
   readonly exited: Promise<Exit>;
   readonly #options: LinkInstanceOptions;
+  readonly #bound: Bound;
   #alive = true;
   #ending: Exit['reason'] = 'crashed';
   #stopping: Promise<Exit> | undefined;
@@ -40,19 +41,17 @@ export class LinkInstance implements Instance {
     this.id = options.id;
     this.wholeBodies = options.wholeBodies;
     const { linked, memory, version } = options;
-    const watched: Watched = {
+    this.#bound = memory.bound({
+      id: options.id,
       pid: linked.pid,
       memoryBytes: version.spec.memoryBytes,
-      onOverLimit: () => {
-        this.#ending = 'out-of-memory';
-        linked.kill();
-      },
-    };
-    memory.add(watched);
+      onOverLimit: () => linked.kill(),
+    });
     linked.link.obituary = async () => failedReply(await this.#explain());
     this.exited = linked.link.closed.then(async broken => {
       this.#alive = false;
-      memory.remove(watched);
+      if (this.#bound.exceeded()) this.#ending = 'out-of-memory';
+      this.#bound.release();
       // The link is the instance: whatever is left of the process goes with it.
       linked.kill();
       const status = await linked.exited;
@@ -93,6 +92,7 @@ export class LinkInstance implements Instance {
 
   async #explain() {
     const { output, version, linked } = this.#options;
+    if (this.#bound.exceeded()) this.#ending = 'out-of-memory';
     const status = await linked.exited;
     const log = output
       .tail(version.functionId, { linesMax: crashLinesMax, instance: this.id })

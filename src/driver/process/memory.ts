@@ -1,10 +1,11 @@
 /**
- * Memory limits where no cgroup can be written: looks at the resident memory of each instance's process tree, at
- * least every 100 ms, and reports the trees that are over their limit. One pass over /proc serves all of them.
- * Shared pages count in every process that maps them, so a tree's sum is an upper bound.
+ * Memory limits of instances. The kernel keeps them where control groups can be written; everywhere, the resident
+ * memory of each instance's process tree is looked at every 100 ms, in one pass over /proc for all of them, which
+ * also catches what a control group does not count. Shared pages count in every process that maps them.
  */
 import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import type { Clock, Timer } from '../../clock.ts';
+import type { Cgroup, Cgroups } from './cgroup.ts';
 
 /** How often every tree is measured. */
 export const memoryCheckMs = 100;
@@ -13,48 +14,79 @@ const pageBytes = 4096;
 const buffer = Buffer.alloc(1024);
 
 export interface Watched {
+  /** Names the tree's control group. */
+  readonly id: string;
   readonly pid: number;
   readonly memoryBytes: number;
-  onOverLimit(residentBytes: number): void;
+  /** The tree is over its limit: end it. Called once. */
+  onOverLimit(): void;
 }
 
-export interface MemoryWatch {
-  add(watched: Watched): void;
-  remove(watched: Watched): void;
+export interface MemoryLimits {
+  /** Bounds a process and all its descendants from now on. */
+  bound(watched: Watched): Bound;
 }
 
-export function watchMemory(clock: Clock): MemoryWatch {
-  const all = new Set<Watched>();
+export interface Bound {
+  /** Whether the limit is what ended the tree; asked when it has ended. */
+  exceeded(): boolean;
+  /** The process has ended: forgets it, and ends what is left of its control group. */
+  release(): void;
+}
+
+interface Entry {
+  watched: Watched;
+  cgroup: Cgroup | undefined;
+  exceeded: boolean;
+}
+
+export function limitMemory(options: { clock: Clock; cgroups: Cgroups | undefined }): MemoryLimits {
+  const { clock, cgroups } = options;
+  const entries = new Set<Entry>();
   let timer: Timer | undefined;
 
   function look(): void {
     timer = undefined;
     const processes = readProcesses();
-    for (const watched of [...all]) {
-      let resident = 0;
-      for (const pid of treeOf(watched.pid, processes))
-        resident += processes.get(pid)?.residentBytes ?? 0;
-      if (resident <= watched.memoryBytes) continue;
-      all.delete(watched);
-      watched.onOverLimit(resident);
+    for (const entry of entries) {
+      if (entry.exceeded || !isOver(entry, processes)) continue;
+      entry.exceeded = true;
+      entry.watched.onOverLimit();
     }
     schedule();
   }
 
   function schedule(): void {
-    if (timer === undefined && all.size > 0)
+    if (timer === undefined && entries.size > 0) {
       timer = clock.after(memoryCheckMs, look, { unref: true });
+    }
   }
 
   return {
-    add(watched) {
-      all.add(watched);
+    bound(watched) {
+      const cgroup = cgroups?.create(watched.id, watched.pid, watched.memoryBytes);
+      const entry: Entry = { watched, cgroup, exceeded: false };
+      entries.add(entry);
       schedule();
-    },
-    remove(watched) {
-      all.delete(watched);
+      return {
+        exceeded: () => entry.exceeded || (cgroup?.outOfMemory() ?? false),
+        release() {
+          entries.delete(entry);
+          cgroup?.release();
+        },
+      };
     },
   };
+}
+
+/** Over by our own sum, or the kernel has ended one of its processes already. */
+function isOver(entry: Entry, processes: Map<number, ProcessSample>): boolean {
+  if (entry.cgroup?.outOfMemory()) return true;
+  let resident = 0;
+  for (const pid of treeOf(entry.watched.pid, processes)) {
+    resident += processes.get(pid)?.residentBytes ?? 0;
+  }
+  return resident > entry.watched.memoryBytes;
 }
 
 interface ProcessSample {

@@ -17,10 +17,11 @@ import { type LinkServer, listenForLinks } from '../../link/server.ts';
 import type { Log } from '../../log.ts';
 import type { OutputLog } from '../../telemetry/output.ts';
 import type { Driver, Started } from '../driver.ts';
+import { type Cgroups, cgroupPaths, openCgroups } from './cgroup.ts';
 import { startChild } from './child.ts';
 import { endPredecessor, type Keeper, markVariable, startKeeper } from './keeper.ts';
 import { captureOutput, LinkInstance } from './link-instance.ts';
-import { type MemoryWatch, watchMemory } from './memory.ts';
+import { limitMemory, type MemoryLimits } from './memory.ts';
 import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
 import { StdioInstance } from './stdio-instance.ts';
 import { type Linked, listenForOutput, type OutputServer, WarmPool } from './warm.ts';
@@ -53,17 +54,18 @@ export interface ProcessDriver extends Driver {
 }
 
 export async function openProcessDriver(options: ProcessDriverOptions): Promise<ProcessDriver> {
-  await endPredecessor(options.mark);
+  await endPredecessor(options.mark, cgroupPaths(options.mark));
   const directory = mkdtempSync(join(tmpdir(), 'fnway-'));
   // Functions' users must reach the sockets in it; they are of no use without a secret.
   chmodSync(directory, 0o711);
   const linkPath = join(directory, 'link.sock');
-  const keeper = startKeeper({ mark: options.mark, log: options.log });
+  const cgroups = openCgroups({ mark: options.mark, clock: options.clock });
+  const keeper = startKeeper({ mark: options.mark, cgroups: cgroups?.path, log: options.log });
   const links = await listenForLinks({ path: linkPath, clock: options.clock });
   const outputs = await listenForOutput(join(directory, 'output.sock'));
   chmodSync(linkPath, 0o777);
   chmodSync(outputs.path, 0o777);
-  return new Processes(options, { directory, linkPath, keeper, links, outputs });
+  return new Processes(options, { directory, linkPath, keeper, links, outputs, cgroups });
 }
 
 interface Parts {
@@ -72,20 +74,21 @@ interface Parts {
   keeper: Keeper;
   links: LinkServer;
   outputs: OutputServer;
+  cgroups: Cgroups | undefined;
 }
 
 class Processes implements ProcessDriver {
   readonly kind = 'process';
   readonly #options: ProcessDriverOptions;
   readonly #parts: Parts;
-  readonly #memory: MemoryWatch;
+  readonly #memory: MemoryLimits;
   readonly #pools = new Map<string, WarmPool>();
   #closed = false;
 
   constructor(options: ProcessDriverOptions, parts: Parts) {
     this.#options = options;
     this.#parts = parts;
-    this.#memory = watchMemory(options.clock);
+    this.#memory = limitMemory({ clock: options.clock, cgroups: parts.cgroups });
     for (const runtime of options.runtimes.values()) {
       if (runtime.protocol !== 'link') continue;
       this.#pools.set(
@@ -125,6 +128,7 @@ class Processes implements ProcessDriver {
     await Promise.all([...this.#pools.values()].map(pool => pool.close()));
     await this.#parts.links.close();
     this.#parts.outputs.close();
+    this.#parts.cgroups?.close();
     this.#parts.keeper.close();
     rmSync(this.#parts.directory, { recursive: true, force: true });
   }

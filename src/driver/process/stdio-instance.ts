@@ -19,7 +19,7 @@ import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
 import type { Exit, Instance } from '../driver.ts';
 import { type Child, startChild } from './child.ts';
 import type { Keeper } from './keeper.ts';
-import type { MemoryWatch } from './memory.ts';
+import type { Bound, MemoryLimits } from './memory.ts';
 
 export interface StdioInstanceOptions {
   id: string;
@@ -29,7 +29,7 @@ export interface StdioInstanceOptions {
   cwd: string;
   clock: Clock;
   keeper: Keeper;
-  memory: MemoryWatch;
+  memory: MemoryLimits;
   output: OutputLog;
   bufferedBodyBytesMax: number;
 }
@@ -109,6 +109,7 @@ class Run {
   readonly #child: Child;
   readonly #call: Call;
   readonly #signal: CallSignal;
+  readonly #bound: Bound;
   #stderrTail = '';
   #outOfMemory = false;
   #tooLarge = false;
@@ -118,16 +119,16 @@ class Run {
     this.#child = child;
     this.#call = call;
     this.#signal = signal;
-    const watched = {
+    this.#bound = options.memory.bound({
+      id: `${options.id}-${child.pid}`,
       pid: child.pid,
       memoryBytes: options.version.spec.memoryBytes,
-      onOverLimit: () => {
-        this.#outOfMemory = true;
-        child.kill();
-      },
-    };
-    options.memory.add(watched);
-    void child.exited.then(() => options.memory.remove(watched));
+      onOverLimit: () => child.kill(),
+    });
+    void child.exited.then(() => {
+      this.#outOfMemory = this.#bound.exceeded();
+      this.#bound.release();
+    });
     signal.onAbort(() => child.kill());
     this.#captureStderr();
     void this.#sendBody();

@@ -76,6 +76,7 @@ export class WarmPool {
         else this.#keep(linked);
       } catch (error) {
         this.#failures++;
+        if (this.#closed) return;
         this.#options.log.warn('a process for the warm pool did not start', {
           runtime: this.#options.runtime.name,
           error,
