@@ -1,4 +1,7 @@
-/** Goal: mistyped words find their candidate, unrelated ones find none. Method: a table and properties. */
+/**
+ * Goal: mistyped words find their candidate, unrelated ones find none. Method: a table and
+ * properties.
+ */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';

@@ -1,9 +1,13 @@
 /** "Did you mean …?": the candidate that a mistyped word most probably stands for. Pure. */
 
-/** Longer words are compared by nothing: they are not typing mistakes, and the work is quadratic. */
+/**
+ * Longer words are compared by nothing: they are not typing mistakes, and the work is quadratic.
+ */
 const wordCharsMax = 64;
 
-/** The nearest candidate, or undefined when none is near. At most one edit for each three letters. */
+/**
+ * The nearest candidate, or undefined when none is near. At most one edit for each three letters.
+ */
 export function suggest(word: string, candidates: readonly string[]): string | undefined {
   if (word.length > wordCharsMax) return undefined;
   let best: string | undefined;
@@ -22,7 +26,9 @@ export function suggest(word: string, candidates: readonly string[]): string | u
   return best;
 }
 
-/** Insertions, deletions, replacements and swaps of neighbours that turn one text into the other. */
+/**
+ * Insertions, deletions, replacements and swaps of neighbours that turn one text into the other.
+ */
 export function editDistance(from: string, to: string): number {
   let twoBack: number[] = [];
   let back = Array.from({ length: to.length + 1 }, (_, column) => column);
