@@ -1,0 +1,82 @@
+/**
+ * What a command's failure is to the person at the terminal: a problem in three parts (what
+ * happened, why, what to type next), and an exit code by class. The classes are in
+ * docs/reference/cli.md.
+ */
+import { isApiError } from '../../client/client.ts';
+import type { Issue, Problem } from '../../client/errors.ts';
+import { isGatewayError, toProblem } from '../errors.ts';
+
+export const exitCodes = {
+  ok: 0,
+  /** The function failed, or does not build. */
+  function: 1,
+  /** The command or a file that it read is wrong. */
+  usage: 2,
+  notFound: 3,
+  access: 4,
+  /** No gateway, or one that is in trouble. */
+  platform: 5,
+} as const;
+
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+/** Codes that their HTTP status would put into another class. */
+const functionCodes: readonly string[] = [
+  'BUILD_FAILED',
+  'BUILD_TOOL_MISSING',
+  'BUILD_TIMED_OUT',
+  'LOAD_FAILED',
+  'VERSION_NOT_READY',
+  'FUNCTION_FAILED',
+  'UPSTREAM_UNREACHABLE',
+  'CALL_DEADLINE_EXCEEDED',
+];
+
+/**
+ * By code where that says more, else by status, so that codes of a newer gateway have a class too.
+ */
+export function exitCodeOf(problem: Problem): ExitCode {
+  if (functionCodes.includes(problem.code)) return exitCodes.function;
+  const { status } = problem;
+  if (status === 401 || status === 403) return exitCodes.access;
+  if (status === 404) return exitCodes.notFound;
+  if (status === 408 || status === 429 || status === 499) return exitCodes.platform;
+  return status < 500 ? exitCodes.usage : exitCodes.platform;
+}
+
+/**
+ * Any error as a problem. One that is a mistake of ours keeps its text, because there is no log to
+ * look at.
+ */
+export function problemOf(error: unknown): Problem {
+  if (isApiError(error)) return error.problem;
+  const problem = toProblem(error);
+  if (isGatewayError(error)) return problem;
+  const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  const remedy = 'Report it with the text above.';
+  return { ...problem, title: 'A mistake in fnway', detail, remedy };
+}
+
+const accessRemedy =
+  'Give the admin token with --token or FNWAY_TOKEN; it is in admin.token in the data directory.';
+
+/** The three parts as lines; `issues` beyond the one that the detail tells are listed. */
+export function problemLines(problem: Problem): { title: string; why: string[]; next?: string } {
+  const why = [problem.detail];
+  const issues = problem.issues ?? [];
+  const told = issues.length === 1 && problem.detail.includes(issues[0]!.message);
+  if (!told) why.push(...issues.map(issue => `  ${issueLine(issue)}`));
+  why.push(...(problem.log ?? []).map(line => `  | ${line}`));
+  if (problem.requestId !== undefined) why.push(`  request id: ${problem.requestId}`);
+  // What the gateway says is for callers over HTTP.
+  const next = problem.code === 'UNAUTHENTICATED' ? accessRemedy : problem.remedy;
+  return { title: problem.title, why, next };
+}
+
+function issueLine(issue: Issue): string {
+  const place = issue.line === undefined ? '' : `${issue.line}:${issue.column ?? 1} `;
+  const subject = issue.path === '' ? '' : `${issue.path}: `;
+  const hint = issue.hint === undefined ? '' : ` (${issue.hint})`;
+  return `${place}${subject}${issue.message}${hint}`;
+}

@@ -1,0 +1,193 @@
+/**
+ * `fnway invoke`: calls a function and streams its answer to standard output. The function's answer
+ * is the result whatever it is; a failing status is told on standard error and by the exit code.
+ */
+import { fstatSync, openAsBlob } from 'node:fs';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import type { Command } from 'commander';
+import { ApiError, type InvokeOptions } from '../../client/client.ts';
+import type { Problem } from '../../client/errors.ts';
+import { GatewayError } from '../errors.ts';
+import type { Context } from './context.ts';
+import { exitCodes } from './failure.ts';
+
+/** A program that started us may keep our input open without ever writing to it. */
+const quietInputMs = 100;
+
+interface Options {
+  data?: string;
+  file?: string;
+  method?: string;
+  header?: string[];
+  path?: string;
+}
+
+export function addInvokeCommand(program: Command, contextOf: (command: Command) => Context): void {
+  program
+    .command('invoke')
+    .description('call a function; its answer goes to standard output')
+    .argument('<name[@version]>', 'the function, and the version when it is not the active one')
+    .option('-d, --data <text>', 'body of the call')
+    .option('-f, --file <path>', 'file that is the body; - is standard input')
+    .option('-X, --method <method>', 'POST with a body, else GET')
+    .option('-H, --header <name: value>', 'header of the call (repeat for several)', collect)
+    .option('--path <path>', 'what follows the name: /orders?page=2')
+    .action((target, options, command) => invoke(contextOf(command), target, options));
+}
+
+async function invoke(context: Context, target: string, options: Options): Promise<void> {
+  const { out } = context;
+  const { name, version } = parseTarget(target);
+  const { patientFetch } = await import('./patient-fetch.ts');
+  const client = await context.client({ fetch: await patientFetch() });
+  const headers = parseHeaders(options.header);
+  const body = await bodyOf(options, headers);
+  const call: InvokeOptions = { headers, body, redirect: 'manual' };
+  if (version !== undefined) call.version = version;
+  if (options.method !== undefined) call.method = options.method.toUpperCase();
+  if (options.path !== undefined) call.path = options.path;
+  if (body !== null && /^(?:GET|HEAD)$/.test(call.method ?? '')) {
+    throw new GatewayError('COMMAND_INVALID', `A ${call.method} call cannot have a body.`, {
+      remedy: 'Leave out the body, or use another method: -X POST.',
+    });
+  }
+  const response = await out.during(`calling ${name}`, () => client.invoke(name, call));
+  const problem = await gatewayProblem(response);
+  if (problem !== undefined) throw new ApiError(problem);
+  if (response.status >= 400) context.fail(exitCodes.function);
+  if (out.json) {
+    const bytes = Buffer.from(await response.arrayBuffer());
+    const text = bytes.toString('utf8');
+    const isText = Buffer.from(text, 'utf8').equals(bytes);
+    out.value({
+      status: response.status,
+      headers: [...response.headers],
+      ...(isText ? { body: text } : { bodyBase64: bytes.toString('base64') }),
+    });
+    return;
+  }
+  if (response.body !== null) {
+    await pipeline(Readable.fromWeb(response.body as never), process.stdout, { end: false });
+  }
+  if (response.status >= 400) {
+    out.note(`${out.errorColors.red('✗')} ${name} answered ${statusText(response)}`);
+  }
+}
+
+function statusText({ status, statusText }: Response): string {
+  return `${status} ${statusText}`.trim();
+}
+
+/** What the gateway says about the call, told apart from what the function itself answers. */
+async function gatewayProblem(response: Response): Promise<Problem | undefined> {
+  if (response.status < 400) return undefined;
+  if (!response.headers.get('content-type')?.startsWith('application/problem+json')) {
+    return undefined;
+  }
+  const problem = (await response
+    .clone()
+    .json()
+    .catch(() => undefined)) as Problem | undefined;
+  return problem?.type?.startsWith('urn:fnway:error:') ? problem : undefined;
+}
+
+function parseTarget(target: string): { name: string; version?: number } {
+  const match = /^([^@/]+)(?:@v?(\d{1,9}))?$/.exec(target);
+  if (match === null) {
+    throw new GatewayError('COMMAND_INVALID', `${JSON.stringify(target)} names no function.`, {
+      remedy: 'Write NAME or NAME@VERSION; what follows goes into --path.',
+    });
+  }
+  return match[2] === undefined
+    ? { name: match[1]! }
+    : { name: match[1]!, version: Number(match[2]) };
+}
+
+function parseHeaders(texts: readonly string[] = []): Headers {
+  const headers = new Headers();
+  for (const text of texts) {
+    const at = text.indexOf(':');
+    try {
+      headers.append(text.slice(0, Math.max(at, 0)).trim(), text.slice(at + 1).trim());
+    } catch {
+      throw new GatewayError('COMMAND_INVALID', `${JSON.stringify(text)} is not a header.`, {
+        remedy: 'Write -H "Name: value".',
+      });
+    }
+  }
+  return headers;
+}
+
+async function bodyOf(options: Options, headers: Headers): Promise<BodyInit | null> {
+  const { data, file } = options;
+  if (data !== undefined && file !== undefined) {
+    throw new GatewayError('COMMAND_INVALID', 'Both -d and -f give a body.', {
+      remedy: 'Use one of them.',
+    });
+  }
+  if (data !== undefined) {
+    setType(headers, isJson(data) ? 'application/json' : 'text/plain;charset=utf-8');
+    return data;
+  }
+  if (file === '-' || (file === undefined && (await isPiped()))) {
+    return Readable.toWeb(process.stdin) as ReadableStream;
+  }
+  if (file === undefined) return null;
+  setType(headers, file.endsWith('.json') ? 'application/json' : 'application/octet-stream');
+  return openAsBlob(file).catch(error => {
+    throw new GatewayError('COMMAND_INVALID', `The file ${file} cannot be read (${error.code}).`, {
+      cause: error,
+      remedy: 'Give an existing file with -f.',
+    });
+  });
+}
+
+function setType(headers: Headers, type: string): void {
+  if (!headers.has('content-type')) headers.set('content-type', type);
+}
+
+/**
+ * Whether standard input holds a body. A shell's pipe or file does. A socket is what another
+ * program made: it counts once something arrives, because most leave it open and empty.
+ */
+async function isPiped(): Promise<boolean> {
+  let info: ReturnType<typeof fstatSync>;
+  try {
+    info = fstatSync(0);
+  } catch {
+    return false;
+  }
+  if (info.isFIFO() || info.isFile()) return true;
+  if (!info.isSocket()) return false;
+  const { stdin } = process;
+  const arrived = await new Promise<boolean>(resolve => {
+    const timer = setTimeout(settle, quietInputMs, false);
+    function settle(value: boolean) {
+      clearTimeout(timer);
+      stdin.off('readable', onReadable);
+      resolve(value);
+    }
+    function onReadable() {
+      settle(stdin.readableLength > 0);
+    }
+    stdin.on('readable', onReadable);
+  });
+  // An open input would keep this program from ending.
+  if (!arrived) stdin.destroy();
+  return arrived;
+}
+
+function isJson(text: string): boolean {
+  if (!/^\s*[[{]/.test(text)) return false;
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function collect(value: string, before: string[] = []): string[] {
+  return [...before, value];
+}

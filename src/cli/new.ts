@@ -1,0 +1,125 @@
+/**
+ * `fnway new`: a directory with a runtime's sample function, and its entry in ./fnway.yaml.
+ * Overwrites nothing.
+ */
+import { existsSync, readdirSync } from 'node:fs';
+import { cp, readFile, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { type Command, Option } from 'commander';
+import type { Document } from 'yaml';
+import { GatewayError } from '../errors.ts';
+import type { Context } from './context.ts';
+import { packageRoot } from './package.ts';
+
+const manifestHead = `# What \`fnway up\` runs here and \`fnway apply\` deploys to a gateway.
+# With \`project: NAME\`, apply also removes what is no longer in this file.
+`;
+
+export function addNewCommand(program: Command, contextOf: (command: Command) => Context): void {
+  program
+    .command('new')
+    .description('start a function from a runtime’s sample')
+    .argument('<runtime>', `one of ${runtimeNames([]).join(', ')}, or one of --runtimes`)
+    .argument('<name>', 'name of the function and of its directory')
+    .addOption(
+      new Option('--runtimes <dirs...>', 'directories of more runtimes').env('FNWAY_RUNTIMES'),
+    )
+    .action((runtime, name, options, command) => {
+      const more = [options.runtimes ?? []].flat().flatMap((text: string) => text.split(':'));
+      return create(contextOf(command), { runtime, name, more });
+    });
+}
+
+async function create(
+  { out }: Context,
+  { runtime, name, more }: { runtime: string; name: string; more: string[] },
+): Promise<void> {
+  const sample = await sampleOf(runtime, more);
+  const { nameSchema } = await import('../domain/function.ts');
+  const checked = nameSchema.safeParse(name);
+  if (!checked.success) {
+    throw refuse(`${JSON.stringify(name)} is not a name of a function.`, {
+      remedy: `Choose another: ${checked.error.issues[0]!.message}.`,
+    });
+  }
+  if (existsSync(name)) {
+    throw refuse(`${name} exists already, and nothing is overwritten.`, {
+      remedy: 'Choose another name, or remove the directory.',
+    });
+  }
+  // Before anything is written: a manifest that cannot be changed leaves no half of a function.
+  const manifest = await manifestWith(runtime, name);
+  await cp(sample, name, {
+    recursive: true,
+    errorOnExist: true,
+    filter: source => path.basename(source) !== '__pycache__',
+  });
+  await writeFile('fnway.yaml', manifest);
+  const files = readdirSync(name).sort();
+  if (out.json) {
+    out.value({ name, runtime, directory: path.resolve(name), files });
+    return;
+  }
+  out.line(`${out.colors.green('✓')} ${name}/ (${files.join(', ')}), declared in fnway.yaml`);
+  out.line(`  ${out.colors.cyan('→')} fnway up`);
+}
+
+async function sampleOf(runtime: string, more: readonly string[]): Promise<string> {
+  const known = runtimeNames(more);
+  const directory = runtimeDirectories(more)
+    .map(parent => path.join(parent, runtime, 'function'))
+    .find(candidate => !/[/\\]/.test(runtime) && existsSync(candidate));
+  if (directory !== undefined) return directory;
+  const { suggest } = await import('../domain/suggest.ts');
+  // What people call the languages of these runtimes.
+  const alias = {
+    typescript: 'node',
+    javascript: 'node',
+    ts: 'node',
+    js: 'node',
+    py: 'python',
+    sh: 'shell',
+    bash: 'shell',
+  };
+  const near = alias[runtime as keyof typeof alias] ?? suggest(runtime, known);
+  const remedy = near === undefined ? `Use one of ${known.join(', ')}.` : `Did you mean ${near}?`;
+  const detail = `There is no runtime ${JSON.stringify(runtime)} with a sample function.`;
+  throw new GatewayError('RUNTIME_NOT_FOUND', detail, { remedy });
+}
+
+function runtimeDirectories(more: readonly string[]): string[] {
+  return [path.join(packageRoot(), 'runtimes'), ...more];
+}
+
+function runtimeNames(more: readonly string[]): string[] {
+  return runtimeDirectories(more)
+    .filter(parent => existsSync(parent))
+    .flatMap(parent =>
+      readdirSync(parent).filter(n => existsSync(path.join(parent, n, 'function'))),
+    )
+    .sort();
+}
+
+/** The text of ./fnway.yaml with the function added; comments and order stay as they are. */
+async function manifestWith(runtime: string, name: string): Promise<string> {
+  const { isMap, parseDocument } = await import('yaml');
+  const { manifestName, parseManifest } = await import('./manifest.ts');
+  const before = await readFile(manifestName, 'utf8').catch(error => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (before !== undefined && parseManifest(before).functions.has(name)) {
+    throw refuse(`fnway.yaml declares ${name} already.`, { remedy: 'Choose another name.' });
+  }
+  const document: Document = parseDocument(before ?? manifestHead) as unknown as Document;
+  const entry = document.createNode({ runtime, source: `./${name}` });
+  if (document.contents === null) document.contents = document.createNode({});
+  const functions = document.get('functions');
+  if (isMap(functions)) functions.add(document.createPair(name, entry));
+  else document.set('functions', document.createNode({ [name]: entry }));
+  return document.toString({ lineWidth: 100 });
+}
+
+function refuse(detail: string, options: { remedy: string }): GatewayError {
+  return new GatewayError('COMMAND_INVALID', detail, options);
+}

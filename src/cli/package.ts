@@ -1,0 +1,23 @@
+/** Where this package is, in a checkout and when installed, and what it calls itself. */
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { assert } from '../errors.ts';
+
+/** The directory that has `runtimes/` and the package.json of fnway. */
+export function packageRoot(): string {
+  let directory = import.meta.dirname;
+  while (!existsSync(path.join(directory, 'runtimes')) || !existsSync(manifestOf(directory))) {
+    const above = path.dirname(directory);
+    assert(above !== directory, 'this program is inside its package');
+    directory = above;
+  }
+  return directory;
+}
+
+export function packageVersion(): string {
+  return JSON.parse(readFileSync(manifestOf(packageRoot()), 'utf8')).version;
+}
+
+function manifestOf(directory: string): string {
+  return path.join(directory, 'package.json');
+}

@@ -1,0 +1,257 @@
+/** `fnway plan`, `apply` and `destroy`: a directory with a manifest, against a gateway. */
+import type { Command } from 'commander';
+import type { FunctionView } from '../../client/api.ts';
+import type { Client } from '../../client/client.ts';
+import type { Outcome } from './apply.ts';
+import type { Context } from './context.ts';
+import { exitCodes } from './failure.ts';
+import type { LoadedManifest } from './manifest.ts';
+import type { Output } from './output.ts';
+import type { Action, FieldChange } from './plan.ts';
+import type { Desired } from './sources.ts';
+
+type ContextOf = (command: Command) => Context;
+
+export function addProjectCommands(program: Command, contextOf: ContextOf): void {
+  program
+    .command('plan')
+    .description('show what apply would change')
+    .argument('[dir]', 'directory of fnway.yaml', '.')
+    .action((directory, _options, command) => plan(contextOf(command), directory));
+  program
+    .command('apply')
+    .description('make the gateway have what fnway.yaml says')
+    .argument('[dir]', 'directory of fnway.yaml', '.')
+    .action((directory, _options, command) => apply(contextOf(command), directory));
+  program
+    .command('destroy')
+    .description('remove the functions of fnway.yaml from the gateway')
+    .argument('[dir]', 'directory of fnway.yaml', '.')
+    .option('-y, --yes', 'do not ask')
+    .action((directory, options, command) => destroy(contextOf(command), directory, options));
+}
+
+export interface Project {
+  manifest: LoadedManifest;
+  desired: Desired[];
+}
+
+/**
+ * Throws MANIFEST_INVALID, SOURCE_INVALID and SOURCE_TOO_LARGE, before anything is changed
+ * anywhere.
+ */
+export async function loadProject(directory: string): Promise<Project> {
+  const [{ loadManifest }, { readSources }] = await Promise.all([
+    import('./manifest.ts'),
+    import('./sources.ts'),
+  ]);
+  const manifest = await loadManifest(directory);
+  return { manifest, desired: await readSources(manifest) };
+}
+
+export async function planProject(client: Client, project: Project): Promise<Action[]> {
+  const { planFunctions } = await import('./plan.ts');
+  const current = await allFunctions(client);
+  const { manifest, desired } = project;
+  return planFunctions({ project: manifest.project, functions: desired }, current);
+}
+
+/** Plans and applies; prints a line for each function, and the problems of those that failed. */
+export async function applyProject(
+  client: Client,
+  project: Project,
+  options: { out: Output; line: (text: string) => void },
+): Promise<Outcome[]> {
+  const { out, line } = options;
+  const { applyActions } = await import('./apply.ts');
+  const actions = await planProject(client, project);
+  const width = Math.max(0, ...actions.map(action => action.name.length));
+  return applyActions(client, actions, {
+    out,
+    report(outcome) {
+      if (!out.json) line(outcomeLine(outcome, { width, out }));
+      if (outcome.problem !== undefined) out.problem(outcome.problem);
+    },
+  });
+}
+
+async function plan(context: Context, directory: string): Promise<void> {
+  const { out } = context;
+  const project = await loadProject(directory);
+  const client = await context.client({ fromManifest: project.manifest.namespace });
+  const actions = await out.during('comparing', () => planProject(client, project));
+  if (actions.some(action => action.kind === 'refused')) context.fail(exitCodes.usage);
+  if (out.json) {
+    out.value(actions.map(asJson));
+    return;
+  }
+  for (const action of actions) printAction(out, action);
+  out.line(
+    summary(
+      actions.map(action => action.kind),
+      'nothing is declared',
+    ),
+  );
+  const idle = actions.every(action => action.kind === 'unchanged' || action.kind === 'refused');
+  if (!idle) out.line(out.colors.dim(`Make it so: fnway apply ${directory}`));
+}
+
+async function apply(context: Context, directory: string): Promise<void> {
+  const { out } = context;
+  const project = await loadProject(directory);
+  const client = await context.client({ fromManifest: project.manifest.namespace });
+  const outcomes = await applyProject(client, project, { out, line: text => out.line(text) });
+  const { exitCodeOfAll } = await import('./apply.ts');
+  context.fail(exitCodeOfAll(outcomes));
+  if (out.json) out.value(outcomes);
+  else
+    out.line(
+      summary(
+        outcomes.map(outcome => outcome.result),
+        'nothing is declared',
+      ),
+    );
+}
+
+async function destroy(
+  context: Context,
+  directory: string,
+  options: { yes?: boolean },
+): Promise<void> {
+  const { out } = context;
+  const { loadManifest } = await import('./manifest.ts');
+  const manifest = await loadManifest(directory);
+  const client = await context.client({ fromManifest: manifest.namespace });
+  const { project } = manifest;
+  const current = await allFunctions(client);
+  // A project is removed whole, leftovers included. Without one: what is declared, unless a project
+  // owns it.
+  const owned = current.filter(view =>
+    project === undefined
+      ? view.project === undefined && manifest.functions.has(view.name)
+      : view.project === project,
+  );
+  if (owned.length > 0 && !options.yes && !(await isConfirmed(context, owned))) {
+    out.note('Nothing was removed.');
+    context.fail(exitCodes.usage);
+    return;
+  }
+  const { applyActions, exitCodeOfAll } = await import('./apply.ts');
+  const actions: Action[] = owned.map(({ name }) => ({
+    kind: 'remove',
+    name,
+    reason: 'destroyed',
+  }));
+  const outcomes = await applyActions(client, actions, {
+    out,
+    report(outcome) {
+      if (!out.json) out.line(outcomeLine(outcome, { width: 0, out }));
+      if (outcome.problem !== undefined) out.problem(outcome.problem);
+    },
+  });
+  context.fail(exitCodeOfAll(outcomes));
+  if (out.json) out.value(outcomes);
+  else
+    out.line(
+      summary(
+        outcomes.map(outcome => outcome.result),
+        'nothing to remove',
+      ),
+    );
+}
+
+/** Asks where somebody can answer. A script that calls destroy has already decided. */
+async function isConfirmed(context: Context, owned: readonly FunctionView[]): Promise<boolean> {
+  if (context.out.json || !process.stdin.isTTY || !process.stderr.isTTY) return true;
+  const { createInterface } = await import('node:readline/promises');
+  const reader = createInterface({ input: process.stdin, output: process.stderr });
+  const names = owned.map(view => view.name).join(', ');
+  const answer = await reader.question(`Remove ${names} from ${context.url}? [y/N] `);
+  reader.close();
+  return /^y(?:es)?$/i.test(answer.trim());
+}
+
+async function allFunctions(client: Client): Promise<FunctionView[]> {
+  return Array.fromAsync(client.eachFunction({ limit: 1000 }));
+}
+
+const marks = {
+  create: '+',
+  update: '~',
+  unchanged: '=',
+  remove: '-',
+  refused: '✗',
+} as const satisfies Record<Action['kind'], string>;
+
+function printAction(out: Output, action: Action): void {
+  const { colors } = out;
+  const paint = {
+    create: colors.green,
+    update: colors.yellow,
+    unchanged: colors.dim,
+    remove: colors.red,
+    refused: colors.red,
+  }[action.kind];
+  const reason = 'reason' in action && action.reason ? `: ${action.reason}` : '';
+  out.line(paint(`${marks[action.kind]} ${action.name}  ${action.kind}${reason}`));
+  if (action.kind !== 'update') return;
+  for (const change of action.changes) out.line(`    ${changeText(change)}`);
+  const makesVersion = action.changes.some(change => change.part === 'version');
+  if (action.changes.length > 0) {
+    out.line(colors.dim(makesVersion ? '    a new version' : '    settings only; no new version'));
+  }
+}
+
+function changeText({ field, before, after }: FieldChange): string {
+  if (before === undefined && after === undefined) return `${field} changed`;
+  return `${field}: ${before ?? '(none)'} → ${after ?? '(none)'}`;
+}
+
+/** Without the files of the sources. */
+function asJson(action: Action): unknown {
+  const { name, kind } = action;
+  return {
+    name,
+    kind,
+    ...('changes' in action && { changes: action.changes }),
+    ...('reason' in action && action.reason !== undefined && { reason: action.reason }),
+  };
+}
+
+export function outcomeLine(
+  outcome: Outcome,
+  { width, out }: { width: number; out: Output },
+): string {
+  const { colors } = out;
+  const [mark, paint] = {
+    created: ['+', colors.green],
+    updated: ['~', colors.yellow],
+    unchanged: ['=', colors.dim],
+    removed: ['-', colors.red],
+    failed: ['✗', colors.red],
+    refused: ['✗', colors.red],
+    kept: ['=', colors.dim],
+  }[outcome.result] as [string, (text: string) => string];
+  const version = outcome.version === undefined ? '' : ` version ${outcome.version}`;
+  const why = outcome.result === 'kept' ? ' because others failed' : '';
+  const time = outcome.durationMs < 10 ? '' : colors.dim(` ${durationText(outcome.durationMs)}`);
+  const text = `${mark} ${outcome.name.padEnd(width)}  ${outcome.result}${version}${why}`;
+  return paint(text) + time;
+}
+
+export function durationText(ms: number): string {
+  return ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+/** `2 created, 1 unchanged`. */
+function summary(kinds: readonly string[], none: string): string {
+  const counts = new Map<string, number>();
+  for (const kind of kinds) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  const past: Record<string, string> = {
+    create: 'to create',
+    update: 'to update',
+    remove: 'to remove',
+  };
+  const parts = [...counts].map(([kind, count]) => `${count} ${past[kind] ?? kind}`);
+  return parts.length === 0 ? none : parts.join(', ');
+}

@@ -1,0 +1,119 @@
+/**
+ * `fnway serve`: the gateway as a server. Prints one line with its address when it is ready.
+ * SIGTERM and SIGINT let calls in flight finish and end it with 0; a second signal ends it at once.
+ */
+import type { Command } from 'commander';
+import { createClient, type Fetch } from '../../client/client.ts';
+import type { Config } from '../config.ts';
+import type { Gateway } from '../main.ts';
+import type { Context } from './context.ts';
+import { applyProject, loadProject, type Project } from './project.ts';
+
+/** Flags of a gateway as commander gives them; parseConfig knows what they mean. */
+export type ServeOptions = Record<string, string | string[] | undefined>;
+
+export function addServeCommand(program: Command, contextOf: (command: Command) => Context): void {
+  addGatewayOptions(
+    program.command('serve').description('start a gateway and serve until it is told to stop'),
+  )
+    .option('--apply <dir>', 'apply this directory’s fnway.yaml first')
+    .action((options, command) => serve(contextOf(command), options));
+}
+
+/**
+ * Those of parseConfig that people use; all others have environment variables
+ * (docs/reference/config.md).
+ */
+export function addGatewayOptions(command: Command): Command {
+  return command
+    .option('--data <dir>', 'directory of all state (FNWAY_DATA, default .fnway)')
+    .option('--host <host>', 'address to listen on (FNWAY_HOST, default 127.0.0.1)')
+    .option('--port <port>', 'port, 0 takes a free one (FNWAY_PORT, default 8080)')
+    .option('--runtimes <dirs...>', 'directories of more runtimes (FNWAY_RUNTIMES)')
+    .option('--log-level <level>', 'debug, info, warn, error or silent (FNWAY_LOG_LEVEL)')
+    .option('--log-format <format>', 'json or text (FNWAY_LOG_FORMAT)');
+}
+
+export interface RunningGateway {
+  gateway: Gateway;
+  config: Config;
+  url: string;
+}
+
+/** Loads the gateway's code, which no other command needs, and starts it. */
+export async function startGateway(
+  flags: ServeOptions,
+  env: Context['env'],
+): Promise<RunningGateway> {
+  const [{ createGateway }, { parseConfig }] = await Promise.all([
+    import('../main.ts'),
+    import('../config.ts'),
+  ]);
+  const config = parseConfig(flags, env);
+  const gateway = await createGateway(config);
+  try {
+    const { url } = await gateway.start();
+    return { gateway, config, url };
+  } catch (error) {
+    await gateway.stop().catch(() => {});
+    throw error;
+  }
+}
+
+/** Talks to the gateway in this process, without a socket. */
+export function clientInProcess(running: RunningGateway, namespace: string | undefined) {
+  const { gateway, url } = running;
+  return createClient({
+    url,
+    token: gateway.adminToken,
+    fetch: gateway.fetch as Fetch,
+    ...(namespace !== undefined && { namespace }),
+  });
+}
+
+/**
+ * Resolves after the first SIGTERM or SIGINT and a clean stop. A second one ends the process at
+ * once.
+ */
+export async function untilSignal(context: Context, stop: () => Promise<void>): Promise<void> {
+  await new Promise<void>(resolve => {
+    let signals = 0;
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.on(signal, () => {
+        signals += 1;
+        if (signals === 1) resolve();
+        else context.exit(1);
+      });
+    }
+  });
+  await stop();
+}
+
+async function serve(context: Context, options: ServeOptions): Promise<void> {
+  const { out, env } = context;
+  const { apply, ...flags } = options;
+  // Read first: a manifest with mistakes stops a gateway before it has changed anything.
+  const project = typeof apply === 'string' ? await loadProject(apply) : undefined;
+  const running = await startGateway(flags, env);
+  const { gateway, url } = running;
+  const stopped = untilSignal(context, () => gateway.stop());
+  if (project !== undefined) await applyFirst(context, running, project);
+  if (out.json) out.row({ url });
+  else out.line(`fnway listening on ${url}`);
+  await stopped;
+  context.exit(0);
+}
+
+/**
+ * A function that does not build is told, and the others are served; its earlier version still
+ * answers.
+ */
+async function applyFirst(
+  { out, env }: Context,
+  running: RunningGateway,
+  project: Project,
+): Promise<void> {
+  const namespace = env.FNWAY_NAMESPACE || project.manifest.namespace;
+  const client = clientInProcess(running, namespace);
+  await applyProject(client, project, { out, line: text => out.note(text) });
+}
