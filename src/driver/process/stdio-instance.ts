@@ -4,6 +4,7 @@
  * function. The request's head is in the environment, in the names of CGI (RFC 3875).
  */
 
+import type { Writable } from 'node:stream';
 import { PushedBody } from '../../body.ts';
 import type { Clock } from '../../clock.ts';
 import { GatewayError } from '../../errors.ts';
@@ -253,10 +254,7 @@ class Run {
         // A script may end without reading its input; that is its right.
         if (stdin.destroyed) return;
         if (!stdin.write(chunk)) {
-          await new Promise<void>(resolve => {
-            stdin.once('drain', resolve);
-            stdin.once('close', resolve);
-          });
+          await drainedOrClosed(stdin);
         }
       }
       stdin.end();
@@ -264,6 +262,18 @@ class Run {
       this.#child.kill();
     }
   }
+}
+
+function drainedOrClosed(stdin: Writable): Promise<void> {
+  return new Promise(resolve => {
+    function settle(): void {
+      stdin.off('drain', settle);
+      stdin.off('close', settle);
+      resolve();
+    }
+    stdin.on('drain', settle);
+    stdin.on('close', settle);
+  });
 }
 
 function contentTypeOf(body: Buffer): string {
