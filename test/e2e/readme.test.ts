@@ -1,0 +1,160 @@
+/**
+ * Goal: the README works for somebody who follows it. Method: `npm start` as it stands there, the lines it prints pasted
+ * into a shell, a second start on the same data, and the README's own commands with the gateway running.
+ */
+import assert from 'node:assert/strict';
+import { execFile, spawn } from 'node:child_process';
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { promisify } from 'node:util';
+
+const root = join(import.meta.dirname, '../..');
+const run = promisify(execFile);
+const fnway = join(root, 'node_modules/.bin/fnway');
+
+let directory: string;
+let environment: NodeJS.ProcessEnv;
+const running = new Set<Started>();
+
+interface Started {
+  /** Resolves when the text has been printed. */
+  printed(text: string): Promise<void>;
+  output(): string;
+  stop(): Promise<number | null>;
+}
+
+before(async () => {
+  directory = mkdtempSync(join(tmpdir(), 'fnway-readme-'));
+  const port = await freePort();
+  const { FNWAY_URL: _, FNWAY_TOKEN: __, ...rest } = process.env;
+  environment = {
+    ...rest,
+    FNWAY_PORT: String(port),
+    FNWAY_URL: `http://127.0.0.1:${port}`,
+    FNWAY_DATA: join(directory, 'data'),
+  };
+});
+
+after(async () => {
+  for (const started of running) await started.stop();
+  rmSync(directory, { recursive: true, force: true });
+});
+
+test('npm start prints lines that answer when pasted, also at the second start', {
+  timeout: 120_000,
+}, async () => {
+  for (const attempt of ['first', 'second']) {
+    const gateway = start('npm', ['start'], root);
+    await gateway.printed('Watching');
+    const lines = gateway.output().match(/^\s*curl .*$/gm) ?? [];
+    assert.equal(lines.length, 3, `${attempt} start: ${gateway.output()}`);
+    const answers = new Map<string, string>();
+    for (const line of lines) {
+      const { stdout } = await run('sh', ['-c', `${line} -sS --fail-with-body`]);
+      answers.set(/function\/(\w+)/.exec(line)![1]!, stdout);
+    }
+    assert.equal(answers.get('hello'), 'Hello world\n');
+    assert.match(answers.get('greet')!, /"greeting"/);
+    assert.match(answers.get('disk')!, /Filesystem/);
+    // npm itself ends by the signal; the gateway in it ends in good order, or the next start would find its lock.
+    await gateway.stop();
+    assert.match(gateway.output(), /Stopping/);
+  }
+});
+
+test('the commands of the README run with the gateway running', { timeout: 120_000 }, async () => {
+  const blocks = [
+    ...readFileSync(join(root, 'README.md'), 'utf8').matchAll(/```sh test=e2e\n([\s\S]*?)```/g),
+  ];
+  const commands = blocks.flatMap(([, block]) => block!.trim().split('\n'));
+  assert.ok(commands.length >= 5);
+  const gateway = start(fnway, ['up', join(root, 'examples/quickstart'), '--no-watch'], directory);
+  await gateway.printed('curl');
+  const outputs: string[] = [];
+  for (const command of commands) {
+    const { stdout } = await run('sh', ['-c', command.replace(/^npx fnway/, fnway)], {
+      cwd: directory,
+      env: environment,
+    });
+    outputs.push(stdout);
+  }
+  assert.ok(
+    outputs.some(output => output.includes('Hello you')),
+    outputs.join('---\n'),
+  );
+  assert.equal(await gateway.stop(), 0);
+});
+
+test('a saved file answers anew, and a broken one does not replace it', {
+  timeout: 120_000,
+}, async () => {
+  const project = join(directory, 'project');
+  cpSync(join(root, 'examples/quickstart'), project, { recursive: true });
+  const gateway = start(fnway, ['up', project], directory);
+  await gateway.printed('Watching');
+  const handler = join(project, 'hello/handler.ts');
+  const source = readFileSync(handler, 'utf8');
+  const url = `${environment.FNWAY_URL}/function/hello`;
+  writeFileSync(handler, source.replace('Hello', 'Ahoy'));
+  await until(async () => (await (await fetch(url)).text()) === 'Ahoy world\n');
+  writeFileSync(handler, `${source}\nexport const broken = ;\n`);
+  await gateway.printed('handler.ts:');
+  assert.equal(await (await fetch(url)).text(), 'Ahoy world\n');
+  assert.equal(await gateway.stop(), 0);
+});
+
+function start(command: string, args: string[], cwd: string): Started {
+  const child = spawn(command, args, { cwd, env: environment, detached: true });
+  let text = '';
+  const watchers = new Set<() => void>();
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', chunk => {
+      text += chunk;
+      for (const watch of [...watchers]) watch();
+    });
+  }
+  const exited = new Promise<number | null>(resolve => child.once('exit', resolve));
+  void exited.then(() => {
+    running.delete(started);
+    for (const watch of [...watchers]) watch();
+  });
+  const started: Started = {
+    output: () => text,
+    printed: wanted =>
+      new Promise((resolve, reject) => {
+        function watch(): void {
+          if (text.includes(wanted)) resolve();
+          else if (child.exitCode !== null)
+            reject(new Error(`it ended without «${wanted}»: ${text}`));
+          else return;
+          watchers.delete(watch);
+        }
+        watchers.add(watch);
+        watch();
+      }),
+    async stop() {
+      // npm passes signals on to the shell only: the group gets it, as from Ctrl+C.
+      if (child.exitCode === null) process.kill(-child.pid!, 'SIGINT');
+      return exited;
+    },
+  };
+  running.add(started);
+  return started;
+}
+
+function freePort(): Promise<number> {
+  return new Promise(resolve => {
+    const server = createServer().listen(0, '127.0.0.1', () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+}
+
+/** Waits for a state that nothing announces. */
+async function until(holds: () => Promise<boolean>): Promise<void> {
+  while (!(await holds())) await new Promise(resolve => setTimeout(resolve, 10));
+}
