@@ -123,7 +123,6 @@ function typed(headers, type) {
 function headerProblem(name, value) {
   if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name))
     return `${JSON.stringify(name)} is not a header name`;
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly what a header value may not hold
   if (/[^\t\x20-\x7e\x80-\xff]/.test(value))
     return `the value of ${name} has a character that a header cannot carry`;
   return undefined;
