@@ -2,7 +2,16 @@
  * The data directory: makes it, locks it for one gateway, and decides where the files of functions live so that
  * their users can reach them. Everything private in it is readable by the gateway's user alone.
  */
-import { chmodSync, mkdirSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { GatewayError } from './errors.ts';
@@ -40,6 +49,10 @@ export function openDataDirectory(options: {
   try {
     mkdirSync(codePath, { recursive: true, mode: 0o711 });
     if (isRoot) for (const part of new Set([codePath, dirname(codePath)])) chmodSync(part, 0o711);
+    if (dirname(codePath) === sharedCodePath) {
+      writeFileSync(join(codePath, ownerFile), path, { mode: 0o600 });
+      sweepShared();
+    }
   } catch (cause) {
     unlock();
     throw new GatewayError(
@@ -59,6 +72,22 @@ export function openDataDirectory(options: {
     );
   }
   return { path, codePath, mark, unlock };
+}
+
+/** Names the data directory that a directory below `sharedCodePath` belongs to. */
+const ownerFile = 'data-directory';
+
+/** Removes the files of data directories that are gone. They could be built again from a data directory. */
+function sweepShared(): void {
+  for (const name of readdirSync(sharedCodePath)) {
+    const directory = join(sharedCodePath, name);
+    try {
+      const owner = readFileSync(join(directory, ownerFile), 'utf8');
+      if (!existsSync(owner)) rmSync(directory, { recursive: true, force: true });
+    } catch {
+      // Not one of ours, or being made just now.
+    }
+  }
 }
 
 /** SQLite's own lock: the kernel gives it back however the gateway ends. */

@@ -228,9 +228,32 @@ function send(call, status, headers, body) {
   sendBody(call, body);
 }
 
+/** A stream that waits for its next chunk must hear of a cancel at once: only its reader's cancel does that. */
+function readerOf(body) {
+  if (body instanceof ReadableStream) {
+    const reader = body.getReader();
+    return {
+      next: () => reader.read().then(({ done, value }) => ({ done, value })),
+      cancel: reason => reader.cancel(reason),
+    };
+  }
+  const iterator = body[Symbol.asyncIterator]?.() ?? body[Symbol.iterator]();
+  let giveUp;
+  const cancelled = new Promise(resolve => {
+    giveUp = () => resolve({ done: true });
+  });
+  return {
+    next: () => Promise.race([iterator.next(), cancelled]),
+    cancel: async () => {
+      giveUp();
+      await iterator.return?.();
+    },
+  };
+}
+
 async function sendBody(call, body) {
-  const reader = body[Symbol.asyncIterator]?.() ?? body[Symbol.iterator]();
-  call.onCancel = () => reader.return?.();
+  const reader = readerOf(body);
+  call.onCancel = reason => reader.cancel(reason).catch(() => {});
   try {
     while (call.cancelled === undefined) {
       const { value, done } = await reader.next();

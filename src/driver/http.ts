@@ -5,7 +5,7 @@
 import type { Dispatcher, Pool as UndiciPool } from 'undici';
 import { PushedBody } from '../body.ts';
 import type { Clock } from '../clock.ts';
-import { GatewayError } from '../errors.ts';
+import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import {
   type Call,
@@ -178,8 +178,11 @@ class Exchange implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: Dispatcher.DispatchController, cause: Error): void {
     this.#finish();
+    // A request body that broke off is the caller's doing, not the server's.
+    const own = isGatewayError(cause) ? cause : undefined;
     const error =
       this.#reason ??
+      own ??
       new GatewayError(
         'UPSTREAM_UNREACHABLE',
         `${this.#origin} does not answer: ${cause.message}`,

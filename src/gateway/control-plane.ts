@@ -7,6 +7,7 @@ import { parseAuthorization, tokensEqual } from '../auth/token.ts';
 import type { Clock } from '../clock.ts';
 import type { Functions } from '../deploy/functions.ts';
 import type { Registry } from '../deploy/registry.ts';
+import { firstJsonError } from '../domain/json-error.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
@@ -40,6 +41,16 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     routerOptions: { maxParamLength: 200, ignoreTrailingSlash: true },
     exposeHeadRoutes: false,
     forceCloseConnections: true,
+    // A path that cannot be decoded: answered as all others are, after the token was asked for.
+    frameworkErrors: (error, request, reply) => {
+      let refusal: unknown = error;
+      try {
+        admit(request as FastifyRequest, options.adminToken);
+      } catch (denial) {
+        refusal = denial;
+      }
+      answerError(refusal, request as FastifyRequest, reply as FastifyReply, options.log);
+    },
   });
   // Our schemas are zod's and checked where they are used; fastify's own compilers stay unloaded.
   app.setValidatorCompiler(() => () => true);
@@ -52,7 +63,12 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     (_request, body, done) => done(null, body),
   );
   app.addHook('onRequest', async request => admit(request, options.adminToken));
+  // Only whoever may send a body is asked for it.
+  app.addHook('preParsing', async (request, reply) => {
+    if (request.headers.expect !== undefined) reply.raw.writeContinue();
+  });
   app.addHook('onSend', async (request, reply) => {
+    if (!request.raw.complete) reply.header('connection', 'close');
     reply.header('x-call-id', request.id);
     reply.header('cache-control', 'no-store');
   });
@@ -91,26 +107,22 @@ function parseJson(
 ): void {
   try {
     done(null, JSON.parse(String(body)));
-  } catch (error) {
-    done(malformedJson(String(body), error as Error));
+  } catch {
+    done(malformedJson(String(body)));
   }
 }
 
-/** V8 names a position, or only the text around it; people want line and column. */
-export function malformedJson(text: string, error: Error): GatewayError {
-  const at = /at position (\d+)/.exec(error.message)?.[1];
-  const offset = at === undefined ? (text.trim() === '' ? 0 : text.length) : Number(at);
-  const before = text.slice(0, offset).split('\n');
-  const line = before.length;
-  const column = before.at(-1)!.length + 1;
-  const what = error.message.replace(/ in JSON at position \d+.*$| \(line \d+ column \d+\)$/s, '');
-  return new GatewayError(
-    'JSON_MALFORMED',
-    `the body is not JSON: ${what}, at line ${line}, column ${column}`,
-    {
-      issues: [{ path: '', message: what, line, column }],
-    },
-  );
+/** V8 names no position for most mistakes; people want line and column. */
+function malformedJson(text: string): GatewayError {
+  const { message, line, column } = firstJsonError(text) ?? {
+    message: 'not JSON',
+    line: 1,
+    column: 1,
+  };
+  const detail = `the body is not JSON: ${message}, at line ${line}, column ${column}`;
+  return new GatewayError('JSON_MALFORMED', detail, {
+    issues: [{ path: '', message, line, column }],
+  });
 }
 
 /** The shapes of all routes, so that a wrong method is told from a wrong path. */

@@ -20,7 +20,7 @@ import {
 } from '../invoke/invoke.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { Exchange } from './exchange.ts';
+import { type Exchange, headerOf } from './exchange.ts';
 
 export interface DataPlaneOptions {
   registry: Registry;
@@ -214,9 +214,12 @@ class DataPlane {
   #answer(exchange: Exchange, reply: Reply, label: string): void {
     if (reply.failure !== undefined) return this.#answerFailure(exchange, reply, label);
     const headers: HeaderPairs = [];
+    const named = headerOf(reply.headers, 'connection')?.toLowerCase();
+    let isTyped = false;
     for (let i = 0; i < reply.headers.length; i += 2) {
       const name = reply.headers[i]!;
-      if (isHopByHop(name)) continue;
+      if (isHopByHop(name) || isGatewaysOwn(name)) continue;
+      if (named !== undefined && isNamedIn(named, name)) continue;
       const value = reply.headers[i + 1]!;
       if (!isHeaderName(name) || badHeaderValue.test(value)) {
         if (isStream(reply.body)) reply.body.cancel(brokenHeader);
@@ -231,11 +234,15 @@ class DataPlane {
         // The length of bytes is counted; of a stream, and for HEAD, only the function can know.
         if (!isStream(reply.body) && (exchange.method !== 'HEAD' || reply.body.length > 0))
           continue;
-      } else if (name.length === 12 && isSandboxed(name, value)) {
-        headers.push('Content-Security-Policy', sandbox);
+        if (!/^\d{1,15}$/.test(value)) continue;
+      } else if (name.length === 12 && name.toLowerCase() === 'content-type') {
+        isTyped = true;
+        if (isDocument(value)) headers.push('Content-Security-Policy', sandbox);
       }
       headers.push(name, value);
     }
+    // Without a type a browser would guess one, and might guess a document.
+    if (!isTyped) headers.push('X-Content-Type-Options', 'nosniff');
     headers.push('X-Call-Id', label);
     exchange.respond({ status: reply.status, headers, body: reply.body });
   }
@@ -349,7 +356,7 @@ function readHeader(incoming: Incoming, name: string, value: string): void {
       return;
     case 10:
       if (name.toLowerCase() === 'connection' && !isPlainConnection(value))
-        incoming.connection = value.toLowerCase();
+        incoming.connection = `${incoming.connection ?? ''},${value.toLowerCase()}`;
       return;
     case 11:
       if (name.toLowerCase() === 'traceparent' && isTraceparent(value))
@@ -466,13 +473,17 @@ const brokenHeader = new GatewayError(
 const sandbox = 'sandbox allow-scripts allow-forms allow-popups';
 
 /** Documents that a browser would run as the gateway's own origin, the console's. */
-function isSandboxed(name: string, value: string): boolean {
-  if (name.toLowerCase() !== 'content-type') return false;
-  const c = value.charCodeAt(0) | 0x20;
-  if (c !== 0x74 && c !== 0x61 && c !== 0x69) return false;
-  return /^\s*(?:text\/html|application\/xhtml\+xml|image\/svg\+xml|text\/xml|application\/xml)/i.test(
-    value,
-  );
+function isDocument(type: string): boolean {
+  const c = type.charCodeAt(0) | 0x20;
+  // text/plain and application/json, the most common by far, are told from the rest by few characters.
+  if (c === 0x61 && type.startsWith('application/json')) return false;
+  return /^\s*(?:text\/(?:html|xml|xsl)|application\/xml|[^;]*\+xml)/i.test(type);
+}
+
+/** Names that only the gateway may put into an answer. */
+function isGatewaysOwn(name: string): boolean {
+  if (name.length === 9) return name.toLowerCase() === 'x-call-id';
+  return name.length === 15 && name.toLowerCase() === 'x-fnway-failure';
 }
 
 const clientLeft = new GatewayError(

@@ -102,6 +102,7 @@ class Connection {
   /** All of the request that is being read, for the case that it is handed over. */
   #pieces: Buffer[] = [];
   #missing = 0;
+  #looping = false;
   #sinceMs: number;
   #exchange: FastExchange | undefined;
   readonly #onData = (chunk: Buffer) => this.#receive(chunk);
@@ -142,7 +143,10 @@ class Connection {
   }
 
   #receive(chunk: Buffer): void {
-    if (this.#state === 'idle') return this.#readHead(chunk);
+    if (this.#state === 'idle' && !this.#looping) {
+      this.#waiting = chunk;
+      return this.#readWaiting();
+    }
     if (this.#state === 'reading') return this.#readBody(chunk);
     if (this.#state === 'over') return;
     this.#waiting = this.#waiting === undefined ? chunk : Buffer.concat([this.#waiting, chunk]);
@@ -199,11 +203,20 @@ class Connection {
     this.#state = 'idle';
     this.#sinceMs = this.#shared.clock.monotonicMs();
     if (this.#shared.draining) return void this.#socket.end();
-    const waiting = this.#waiting;
-    if (waiting === undefined) return;
-    this.#waiting = undefined;
-    if (this.#socket.isPaused()) this.#socket.resume();
-    this.#readHead(waiting);
+    this.#readWaiting();
+  }
+
+  /** A loop, not a recursion: a client may send thousands of requests at once, and each may be answered at once. */
+  #readWaiting(): void {
+    if (this.#looping) return;
+    this.#looping = true;
+    while (this.#state === 'idle' && this.#waiting !== undefined) {
+      const waiting: Buffer = this.#waiting;
+      this.#waiting = undefined;
+      if (this.#socket.isPaused()) this.#socket.resume();
+      this.#readHead(waiting);
+    }
+    this.#looping = false;
   }
 
   #handOver(bytes: Buffer): void {
@@ -371,7 +384,7 @@ export function parseHead(text: string, bodyBytesMax: number): Head | undefined 
     if (colon <= 0 || badValue.test(line)) return undefined;
     const name = line.slice(0, colon);
     const kind = kindOf(name);
-    const value = line.slice(colon + 1).trim();
+    const value = trimSpace(line, colon + 1);
     if (kind === 'other') headers.push(name, value);
     else if (kind === 'bad' || kind === 'unusual') return undefined;
     else if (kind === 'host') {
@@ -388,6 +401,19 @@ export function parseHead(text: string, bodyBytesMax: number): Head | undefined 
     }
   }
   return hasHost ? { method, target, headers, bodyBytes: Math.max(0, bodyBytes) } : undefined;
+}
+
+/** Without the optional white space around a value: spaces and tabs, not what Unicode calls space. */
+function trimSpace(line: string, from: number): string {
+  let start = from;
+  let end = line.length;
+  while (start < end && isSpace(line.charCodeAt(start))) start++;
+  while (end > start && isSpace(line.charCodeAt(end - 1))) end--;
+  return line.slice(start, end);
+}
+
+function isSpace(code: number): boolean {
+  return code === 0x20 || code === 0x09;
 }
 
 const badTarget = /[^\x21-\x7e]/;

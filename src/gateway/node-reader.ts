@@ -2,14 +2,22 @@
  * The ingress by node:http: reads requests, makes Exchanges of those for the data plane and leaves the rest to
  * the control plane. Owns everything about HTTP framing: limits, timeouts, 100-continue, HEAD, hop-by-hop answers.
  */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type Server,
+  type ServerOptions,
+  type ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import type { Socket } from 'node:net';
-import { PushedBody } from '../body.ts';
+import { type BodyStream, PushedBody } from '../body.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, toProblem } from '../errors.ts';
+import { newId } from '../ids.ts';
 import { type Body, emptyBody, isStream } from '../invoke/invoke.ts';
 import { isDataPlane } from './data-plane.ts';
-import type { Answer, Exchange, Serve } from './exchange.ts';
+import { type Answer, type Exchange, headerOf, type Serve } from './exchange.ts';
 
 export interface ReaderLimits {
   /** Request line and headers together. */
@@ -25,6 +33,8 @@ export interface NodeReaderOptions {
   control: (request: IncomingMessage, response: ServerResponse) => void;
   limits: ReaderLimits;
   clock: Clock;
+  /** The gateway is stopping: connections end with their answer. */
+  isDraining: () => boolean;
 }
 
 /** Bodies up to this are read whole before the call starts: they travel in the call's first frame. */
@@ -35,7 +45,7 @@ export const keepAliveMs = 75_000;
 const bufferedBytesMax = 262_144;
 
 export function createNodeReader(options: NodeReaderOptions): Server {
-  const { limits, serve, control } = options;
+  const { limits, serve } = options;
   const server = createServer({
     maxHeaderSize: limits.headersBytesMax,
     headersTimeout: limits.headersMsMax,
@@ -44,49 +54,101 @@ export function createNodeReader(options: NodeReaderOptions): Server {
     connectionsCheckingInterval: Math.min(1000, limits.headersMsMax),
     keepAliveTimeout: keepAliveMs,
     insecureHTTPParser: false,
+    // Ours has words for it.
+    requireHostHeader: false,
+    // Other offers, such as h2c, may be declined by answering in HTTP/1.1.
+    shouldUpgradeCallback: (request: IncomingMessage) =>
+      request.headers.upgrade?.toLowerCase() === 'websocket',
     noDelay: true,
     highWaterMark: 65_536,
-  });
+  } as ServerOptions);
   server.maxHeadersCount = 0;
+
   function take(
     request: IncomingMessage,
     response: ServerResponse,
     expectsContinue: boolean,
   ): void {
-    if (isDataPlane(request.url!))
+    const problem = ambiguity(request);
+    if (problem !== undefined) return refuse(response, problem, options);
+    request.url = originForm(request.url!);
+    if (isDataPlane(request.url)) {
       return serve(new NodeExchange(request, response, expectsContinue, options));
-    if (expectsContinue) response.writeContinue();
-    control(request, response);
+    }
+    if (options.isDraining()) response.setHeader('connection', 'close');
+    watchControlBody(request, response, options);
+    options.control(request, response);
   }
+
   server.on('request', (request, response) => take(request, response, false));
   server.on('checkContinue', (request, response) => take(request, response, true));
   server.on('checkExpectation', (request: IncomingMessage, response: ServerResponse) => {
-    refuse(
-      response,
-      new GatewayError(
-        'REQUEST_MALFORMED',
-        `the expectation ${request.headers.expect} cannot be met; only 100-continue can`,
-      ),
-      417,
-    );
+    const what = `the expectation ${request.headers.expect} cannot be met; only 100-continue can`;
+    refuse(response, new GatewayError('REQUEST_MALFORMED', what), { ...options, status: 417 });
   });
   server.on('upgrade', (_request, socket: Socket) => {
-    writeRaw(
-      socket,
-      new GatewayError(
-        'UPGRADE_NOT_SUPPORTED',
-        'this gateway does not take connections over for other protocols',
-      ),
-    );
+    const what = 'this gateway does not take connections over for other protocols';
+    writeRaw(socket, new GatewayError('UPGRADE_NOT_SUPPORTED', what), options);
   });
   server.on('connect', (_request, socket: Socket) => {
-    writeRaw(socket, new GatewayError('METHOD_NOT_ALLOWED', 'CONNECT is for proxies'));
+    writeRaw(socket, new GatewayError('METHOD_NOT_ALLOWED', 'CONNECT is for proxies'), options);
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
-    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
-    writeRaw(socket, clientProblem(error, limits));
+    // An answer that is on its way cannot be followed by another one.
+    const answering = (socket as { _httpMessage?: ServerResponse })._httpMessage?.headersSent;
+    if (!socket.writable || error.code === 'ECONNRESET' || answering) return void socket.destroy();
+    writeRaw(socket, clientProblem(error, limits), options);
   });
   return server;
+}
+
+/** What two parsers could read differently is refused, whoever might be in front of us. */
+function ambiguity(request: IncomingMessage): GatewayError | undefined {
+  let hosts = 0;
+  for (let i = 0; i < request.rawHeaders.length; i += 2) {
+    if (request.rawHeaders[i]!.toLowerCase() === 'host') hosts++;
+  }
+  if (hosts > 1 || (hosts === 0 && request.httpVersion === '1.1')) {
+    return new GatewayError(
+      'REQUEST_MALFORMED',
+      `a request has exactly one Host header; this one has ${hosts}`,
+    );
+  }
+  const coding = request.headers['transfer-encoding'];
+  if (coding === undefined) return undefined;
+  if (request.httpVersion === '1.0' || coding.toLowerCase() !== 'chunked') {
+    return new GatewayError(
+      'REQUEST_MALFORMED',
+      `the transfer coding ${coding} of HTTP/${request.httpVersion} is not taken; send chunked over HTTP/1.1`,
+    );
+  }
+  return undefined;
+}
+
+/** `GET http://host/path` is what clients send to proxies; the authority is in Host as well. */
+function originForm(target: string): string {
+  if (target.startsWith('/')) return target;
+  const match = /^https?:\/\/[^/?#]*(.*)$/i.exec(target);
+  if (match === null) return target;
+  return match[1]!.startsWith('/') ? match[1]! : `/${match[1]}`;
+}
+
+/** The control plane's framework waits for a body without end: here the wait is bounded. */
+function watchControlBody(
+  request: IncomingMessage,
+  response: ServerResponse,
+  options: NodeReaderOptions,
+): void {
+  const { bodyIdleMsMax } = options.limits;
+  request.setTimeout(bodyIdleMsMax, () => {
+    if (request.complete) return;
+    const error = new GatewayError(
+      'REQUEST_TIMED_OUT',
+      `no byte of the body came for ${bodyIdleMsMax} ms`,
+    );
+    if (response.headersSent) response.destroy();
+    else refuse(response, error, options);
+  });
 }
 
 function clientProblem(error: NodeJS.ErrnoException, limits: ReaderLimits): GatewayError {
@@ -109,19 +171,24 @@ function clientProblem(error: NodeJS.ErrnoException, limits: ReaderLimits): Gate
 }
 
 /** Answers a client whose request never became one, and closes. */
-function writeRaw(socket: Socket, error: GatewayError): void {
-  const body = JSON.stringify(toProblem(error));
-  const status = error.status;
+function writeRaw(socket: Socket, error: GatewayError, options: { clock: Clock }): void {
+  const body = JSON.stringify(toProblem(error, newId('req', options.clock.now())));
   socket.on('error', () => {});
   socket.end(
-    `HTTP/1.1 ${status} ${error.code}\r\nContent-Type: application/problem+json\r\nContent-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
+    `HTTP/1.1 ${error.status} ${STATUS_CODES[error.status] ?? error.code}\r\nContent-Type: application/problem+json\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
   // A client that goes on sending must not hold the connection.
   socket.destroySoon();
 }
 
-function refuse(response: ServerResponse, error: GatewayError, status: number): void {
-  const body = JSON.stringify({ ...toProblem(error), status });
+function refuse(
+  response: ServerResponse,
+  error: GatewayError,
+  options: { clock: Clock; status?: number },
+): void {
+  const status = options.status ?? error.status;
+  const body = JSON.stringify({ ...toProblem(error, newId('req', options.clock.now())), status });
   response.writeHead(status, {
     'content-type': 'application/problem+json',
     'content-length': Buffer.byteLength(body),
@@ -163,7 +230,8 @@ class NodeExchange implements Exchange {
     const length = headers['content-length'];
     if (headers['transfer-encoding'] === undefined && (length === undefined || length === '0'))
       return emptyBody;
-    if (this.#expectsContinue) this.#response.writeContinue();
+    if (this.#expectsContinue)
+      return new BodyOnRequest(this.#streamed(), () => this.#response.writeContinue());
     if (length !== undefined && Number(length) <= wholeBodyBytesMax)
       return this.#whole(Number(length));
     return this.#streamed();
@@ -182,7 +250,7 @@ class NodeExchange implements Exchange {
       return;
     }
     // A body that nobody reads would hold the connection: it ends with the answer.
-    if (!this.#request.complete) headers.push('Connection', 'close');
+    if (!this.#request.complete || this.#options.isDraining()) headers.push('Connection', 'close');
     const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
     if (!isStream(body)) {
       if (!bodiless || (this.method === 'HEAD' && body.length > 0))
@@ -198,21 +266,26 @@ class NodeExchange implements Exchange {
       return;
     }
     response.flushHeaders();
-    void this.#sendStream(body);
+    const length = headerOf(headers, 'content-length');
+    void this.#sendStream(body, length === undefined ? undefined : Number(length));
   }
 
-  async #sendStream(body: AsyncIterable<Uint8Array>): Promise<void> {
+  async #sendStream(body: AsyncIterable<Uint8Array>, length: number | undefined): Promise<void> {
     const response = this.#response;
+    let left = length ?? Number.POSITIVE_INFINITY;
     try {
       for await (const chunk of body) {
         if (response.destroyed) return;
+        left -= chunk.length;
+        if (left < 0) break;
         if (!response.write(chunk)) await drained(response);
       }
-      response.end();
+      if (length === undefined || left === 0) return void response.end();
     } catch {
-      // The head is out: the only honest end is one that the client sees as broken.
-      response.destroy();
+      // Told below.
     }
+    // The head is out: an answer that breaks off, or is not as long as it said, must be seen as broken.
+    response.destroy();
   }
 
   #whole(length: number): Promise<Body> {
@@ -231,14 +304,14 @@ class NodeExchange implements Exchange {
         idle.stop();
         resolve(rest !== undefined ? Buffer.concat(rest, length) : (first ?? emptyBody));
       });
-      request.once('error', error => {
+      request.once('error', cause => {
         idle.stop();
-        reject(error);
+        reject(new GatewayError('CALL_CANCELLED', 'the client left', { cause }));
       });
     });
   }
 
-  #streamed(): Body {
+  #streamed(): PushedBody {
     const request = this.#request;
     let buffered = 0;
     const idle = this.#watchIdle(() => body.fail(this.#tooSlow()));
@@ -309,6 +382,30 @@ class NodeExchange implements Exchange {
         timer = undefined;
       },
     };
+  }
+}
+
+/** A body that the client sends only when asked: it is asked when somebody begins to read. */
+class BodyOnRequest implements BodyStream {
+  readonly #body: BodyStream;
+  readonly #ask: () => void;
+
+  constructor(body: BodyStream, ask: () => void) {
+    this.#body = body;
+    this.#ask = ask;
+  }
+
+  cancel(reason: Error): void {
+    this.#body.cancel(reason);
+  }
+
+  onClose(fn: () => void): void {
+    this.#body.onClose(fn);
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
+    this.#ask();
+    return this.#body[Symbol.asyncIterator]();
   }
 }
 

@@ -6,8 +6,9 @@ import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import type { AddressInfo, Server as NetServer, Socket } from 'node:net';
 import type { FastifyInstance } from 'fastify';
 import { parseAuthorization, tokensEqual } from '../auth/token.ts';
-import type { Clock } from '../clock.ts';
+import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, toProblem } from '../errors.ts';
+import { newId } from '../ids.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { ControlPlaneOptions } from './control-plane.ts';
 import { isDataPlane } from './data-plane.ts';
@@ -51,16 +52,18 @@ export function createServer(options: ServerOptions): GatewayServer {
     );
     return control;
   };
+  let draining = false;
   const nodeReader = createNodeReader({
     serve: options.serve,
     limits: options.limits,
     clock: options.clock,
+    isDraining: () => draining,
     control(request, response) {
       const answer = plain(request.method!, request.url!, request.headers.authorization);
       if (answer !== undefined) return send(response, answer);
       void loadControl().then(
         app => app.routing(request, response),
-        error => send(response, problemAnswer(error)),
+        error => send(response, problemAnswer(error, options.clock.now())),
       );
     },
   });
@@ -83,8 +86,10 @@ export function createServer(options: ServerOptions): GatewayServer {
   return {
     listen: () => listen(reader.server, options),
     async close(cutAfterMs) {
-      await close(reader, nodeReader, { cutAfterMs, clock: options.clock, handed });
+      draining = true;
+      // Ends those who follow logs: they would be waited for.
       await (await control)?.close();
+      await close(reader, nodeReader, { cutAfterMs, clock: options.clock, handed });
     },
     fetch: async (input, init) => {
       const request = new Request(input, init);
@@ -137,6 +142,7 @@ function plainRoutes(
     if (method !== 'GET' && method !== 'HEAD') {
       const answer = problemAnswer(
         new GatewayError('METHOD_NOT_ALLOWED', `${method} is not for ${path}; it takes GET`),
+        control.clock.now(),
       );
       return { ...answer, headers: { ...answer.headers, allow: 'GET, HEAD' } };
     }
@@ -149,6 +155,7 @@ function plainRoutes(
           'UNAUTHENTICATED',
           'metrics need the admin token on an address beyond loopback',
         ),
+        control.clock.now(),
       );
     }
     return {
@@ -163,8 +170,8 @@ function text(status: number, body: string): PlainAnswer {
   return { status, headers: { 'content-type': 'text/plain; charset=utf-8' }, body };
 }
 
-function problemAnswer(error: unknown): PlainAnswer {
-  const problem = toProblem(error);
+function problemAnswer(error: unknown, nowMs: number): PlainAnswer {
+  const problem = toProblem(error, newId('req', nowMs));
   return {
     status: problem.status,
     headers: { 'content-type': 'application/problem+json' },
@@ -205,6 +212,8 @@ function listen(reader: NetServer, options: ServerOptions): Promise<{ url: strin
   });
 }
 
+const idleCheckMs = 50;
+
 async function close(
   reader: FastReader,
   nodeReader: Server,
@@ -218,11 +227,18 @@ async function close(
       reader.destroy();
       for (const socket of options.handed) socket.destroy();
     });
+    let again: Timer | undefined;
+    // A connection may become idle after this: looked for until the last is gone.
+    function closeIdle(): void {
+      nodeReader.closeIdleConnections();
+      again = options.clock.after(idleCheckMs, closeIdle);
+    }
     reader.server.close(() => {
       cut.cancel();
+      again?.cancel();
       resolve();
     });
     reader.drain();
-    nodeReader.closeIdleConnections();
+    closeIdle();
   });
 }

@@ -243,15 +243,17 @@ export class Pool {
 
   async #startOne(fleet: Fleet): Promise<VersionFailure | undefined> {
     fleet.starting++;
+    let adopted: Instance;
     try {
       const started = await fleet.driver.start(fleet.version);
       if (!started.ok) return started.failure;
-      this.#adopt(fleet, started.instance);
-      return undefined;
+      adopted = started.instance;
     } finally {
       fleet.starting--;
-      if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
     }
+    this.#adopt(fleet, adopted);
+    if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+    return undefined;
   }
 
   #adopt(fleet: Fleet, instance: Instance): void {

@@ -376,7 +376,6 @@ export class Link {
     const resolve = stream.resolve;
     if (resolve === undefined)
       throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a second REPLY to one call');
-    stream.resolve = undefined;
     const headers: HeaderPairs = chunk.toString('latin1', start, bodyStart).split('\0');
     const status = Number(headers.shift());
     if (!(status >= 200 && status <= 599) || headers.length % 2 !== 0) {
@@ -385,6 +384,7 @@ export class Link {
         'a REPLY head without a status or with half a header',
       );
     }
+    stream.resolve = undefined;
     const first = chunk.subarray(bodyStart, end);
     if ((flags & endFlag) !== 0) {
       this.#end(id, stream);

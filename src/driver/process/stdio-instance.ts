@@ -114,6 +114,8 @@ class Run {
   #stderrTail = '';
   #outOfMemory = false;
   #tooLarge = false;
+  /** Why the request's body broke off. */
+  #bodyError: Error | undefined;
 
   constructor(options: StdioInstanceOptions, child: Child, call: Call, signal: CallSignal) {
     this.#options = options;
@@ -202,6 +204,7 @@ class Run {
       );
     }
     if (this.#signal.reason !== undefined) throw this.#signal.reason;
+    if (this.#bodyError !== undefined) throw this.#bodyError;
     if (this.#outOfMemory) {
       const mebibytes = Math.round(this.#options.version.spec.memoryBytes / 1024 ** 2);
       return {
@@ -258,7 +261,8 @@ class Run {
         }
       }
       stdin.end();
-    } catch {
+    } catch (error) {
+      this.#bodyError = error as Error;
       this.#child.kill();
     }
   }

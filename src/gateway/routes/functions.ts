@@ -182,6 +182,11 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     token: await functions.rotateToken(find(request.params)),
   }));
 
+  const followers = new Set<PassThrough>();
+  app.addHook('preClose', async () => {
+    for (const stream of followers) stream.end();
+  });
+
   app.get(`${base}/:name/logs`, async (request, reply) => {
     const entry = find(request.params);
     const query = parse(logsQuerySchema, request.query, 'QUERY_INVALID');
@@ -195,7 +200,11 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
         // A reader that does not keep up loses lines, not the gateway's memory.
         if (stream.writableLength < followBytesMax) write(line);
       });
-      stream.once('close', unfollow);
+      followers.add(stream);
+      stream.once('close', () => {
+        followers.delete(stream);
+        unfollow();
+      });
     } else stream.end();
     return reply.type('application/x-ndjson').send(stream);
   });

@@ -1,0 +1,522 @@
+/**
+ * Goal: every call finds an instance, waits for one or is refused, and instances come and go as their function's
+ * settings say. Method: the mock driver and a fake clock; no sockets, no sleeping.
+ */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { mockCall } from '../driver/mock.ts';
+import { GatewayError } from '../errors.ts';
+import { settle } from '../testing/fake-clock.ts';
+import { callPool, graceMs, mockVersion, poolBench, textOf } from '../testing/pool-bench.ts';
+import { CallSignal } from './invoke.ts';
+
+setFlagsFromString('--expose-gc');
+const collectGarbage: () => void = runInNewContext('gc');
+
+const late = new GatewayError('CALL_DEADLINE_EXCEEDED', 'too slow');
+const leave = new GatewayError('CALL_CANCELLED', 'the caller left');
+
+describe('choosing an instance', () => {
+  test('a call takes the instance with the fewest calls', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { concurrency: 3, max: 2 });
+    for (let i = 0; i < 6; i++) callPool(pool, version);
+    await clock.advance(0);
+    const [one, two] = [...driver.instances];
+    assert.deepEqual([one!.inFlight, two!.inFlight], [3, 3]);
+    await clock.advance(100);
+    for (let calls = 1; calls <= 6; calls++) {
+      callPool(pool, version);
+      const both = [one!.inFlight, two!.inFlight].sort();
+      assert.deepEqual(both, [Math.floor(calls / 2), Math.ceil(calls / 2)]);
+    }
+  });
+
+  test('a first call starts one instance, and the next calls use it', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_DELAY_MS: '50', MOCK_REPLY_BODY: '{instance}' });
+    const first = callPool(pool, version);
+    await clock.advance(49);
+    assert.equal(first.outcome, undefined);
+    assert.deepEqual(pool.counts(version)[0], {
+      version,
+      ready: 0,
+      busy: 0,
+      starting: 1,
+      waiting: 1,
+    });
+    await clock.advance(1);
+    const second = callPool(pool, version);
+    assert.equal(await textOf(first), await textOf(second));
+    assert.equal(driver.starts, 1);
+  });
+
+  test('a body longer than a handler may have whole is refused before it is sent', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_WHOLE_BODIES: 'true' });
+    const [fits, long] = [1000, 1001].map(size => callPool(pool, version, {}, Buffer.alloc(size)));
+    await clock.advance(0);
+    assert.deepEqual([fits!.outcome, long!.outcome], ['200', 'refused: BODY_TOO_LARGE']);
+    assert.equal(
+      [...driver.instances].every(instance => instance.inFlight === 0),
+      true,
+    );
+  });
+
+  test('a version that no driver runs is refused by a rejection, not by a throw', async () => {
+    const { pool } = poolBench({ runs: () => false });
+    let called: ReturnType<typeof callPool> | undefined;
+    assert.doesNotThrow(() => {
+      called = callPool(pool, mockVersion());
+    });
+    await settle();
+    assert.equal(called!.outcome, 'refused: DRIVER_NOT_CONFIGURED');
+  });
+});
+
+describe('growing', () => {
+  test('as many instances start as the waiting calls need, up to the maximum', async () => {
+    for (const [calls, concurrency, max, expected] of [
+      [1, 1, 4, 1],
+      [3, 1, 4, 3],
+      [9, 1, 4, 4],
+      [9, 5, 4, 2],
+      [10, 5, 4, 2],
+      [11, 5, 4, 3],
+      [50, 5, 1, 1],
+    ] as const) {
+      const { clock, driver, pool } = poolBench();
+      const env = { MOCK_START_DELAY_MS: '10', MOCK_RUN_MS: '10' };
+      const version = mockVersion(env, { concurrency, max });
+      const called = Array.from({ length: calls }, () => callPool(pool, version));
+      await clock.advance(1);
+      assert.equal(driver.starts, expected, `${calls} calls, ${concurrency} at once, max ${max}`);
+      await clock.advance(1000);
+      assert.ok(called.every(one => one.outcome === '200' && one.settled === 1));
+      assert.equal(driver.starts, expected, 'and no more later');
+    }
+  });
+
+  test('calls that wait are served in the order they came', async () => {
+    const { clock, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '10' }, { max: 1 });
+    const order: number[] = [];
+    for (let i = 0; i < 5; i++) void callPool(pool, version).reply.then(() => order.push(i));
+    await clock.advance(30);
+    assert.deepEqual(order, [0, 1, 2]);
+    await clock.advance(20);
+    assert.deepEqual(order, [0, 1, 2, 3, 4]);
+  });
+
+  test('how long calls waited and how often one started an instance is counted', async () => {
+    const { clock, pool, metrics } = poolBench();
+    callPool(pool, mockVersion({ MOCK_START_DELAY_MS: '40' }));
+    await clock.advance(40);
+    const text = metrics.text();
+    assert.match(text, /fnway_cold_starts_total\{[^}]*\} 1\n/);
+    assert.match(text, /fnway_queue_wait_seconds_sum\{[^}]*\} 0\.04\n/);
+  });
+
+  test('a call that leaves while it waits is rejected with its reason and never run', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { max: 1 });
+    const running = callPool(pool, version);
+    const waiting = callPool(pool, version);
+    const next = callPool(pool, version);
+    await clock.advance(10);
+    waiting.signal.abort(leave);
+    await settle();
+    assert.equal(waiting.outcome, 'refused: CALL_CANCELLED');
+    assert.equal(pool.counts(version)[0]!.waiting, 1);
+    await clock.advance(90);
+    assert.equal(running.outcome, '200');
+    assert.equal([...driver.instances][0]!.inFlight, 1);
+    await clock.advance(100);
+    assert.equal(next.outcome, '200');
+    assert.equal(waiting.settled, 1);
+  });
+
+  test('calls that left count for no instance', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_DELAY_MS: '100' });
+    callPool(pool, version).signal.abort(leave);
+    callPool(pool, version);
+    await clock.advance(1000);
+    assert.equal(driver.starts, 1);
+  });
+
+  test('a call that left before it came starts no instance', async () => {
+    const { clock, driver, pool } = poolBench();
+    const signal = new CallSignal();
+    signal.abort(leave);
+    const call = mockCall(mockVersion());
+    await assert.rejects(async () => pool.invoke(call, signal), leave);
+    await clock.advance(1000);
+    assert.equal(driver.starts, 0);
+  });
+
+  test('calls that left are not kept', async () => {
+    const { clock, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: 'never' }, { max: 1 });
+    callPool(pool, version);
+    callPool(pool, version);
+    await clock.advance(0);
+    const left: WeakRef<object>[] = [];
+    for (let i = 0; i < 100; i++) {
+      const { signal } = callPool(pool, version);
+      left.push(new WeakRef(signal));
+      signal.abort(leave);
+    }
+    await clock.advance(5000);
+    collectGarbage();
+    const kept = left.filter(ref => ref.deref() !== undefined).length;
+    assert.ok(kept < 10, `${kept} of 100 are kept`);
+  });
+});
+
+describe('an instance that does not start', () => {
+  for (const [whose, env] of [
+    ["the platform's fault", { MOCK_START_ERROR: 'no process' }],
+    ["the user's mistake", { MOCK_LOAD_ERROR: 'no handler' }],
+  ] as const) {
+    test(`refuses the calls that wait for it, when it is ${whose}`, async () => {
+      const { clock, driver, pool } = poolBench();
+      const version = mockVersion({ ...env, MOCK_START_DELAY_MS: '10' });
+      const called = [callPool(pool, version), callPool(pool, version)];
+      await clock.advance(1000);
+      assert.deepEqual(
+        called.map(one => one.outcome),
+        ['refused: INSTANCE_NOT_STARTED', 'refused: INSTANCE_NOT_STARTED'],
+      );
+      assert.equal(driver.starts, 2, 'and is not tried again for them');
+      await assert.rejects(called[0]!.reply, { message: /no process|no handler/ });
+    });
+  }
+
+  test('leaves the calls to the instances that there are', async () => {
+    const { clock, driver, pool } = poolBench();
+    const env = { MOCK_START_DELAY_MS: '10', MOCK_RUN_MS: '100' };
+    const version = mockVersion(env, { max: 2 });
+    const first = callPool(pool, version);
+    await clock.advance(10);
+    Object.assign(version.spec.env, { MOCK_START_ERROR: 'no more processes' });
+    const second = callPool(pool, version);
+    await clock.advance(50);
+    assert.equal(second.outcome, undefined);
+    assert.ok(driver.starts <= 3, `${driver.starts} starts`);
+    await clock.advance(150);
+    assert.deepEqual([first.outcome, second.outcome], ['200', '200']);
+  });
+
+  test('that was prepared gives the mistake as a value, and the fault as an error', async () => {
+    const { pool } = poolBench();
+    assert.deepEqual(await pool.prepare(mockVersion({ MOCK_LOAD_ERROR: 'no handler' })), {
+      code: 'LOAD_FAILED',
+      message: 'no handler',
+    });
+    await assert.rejects(pool.prepare(mockVersion({ MOCK_START_ERROR: 'no process' })), {
+      code: 'INSTANCE_NOT_STARTED',
+    });
+  });
+
+  test('that was prepared refuses a call that came meanwhile', async () => {
+    const { clock, pool } = poolBench();
+    const version = mockVersion({ MOCK_LOAD_ERROR: 'no handler', MOCK_START_DELAY_MS: '10' });
+    const prepared = pool.prepare(version);
+    const called = callPool(pool, version);
+    await clock.advance(1000);
+    assert.equal((await prepared)!.message, 'no handler');
+    assert.equal(called.outcome, 'refused: INSTANCE_NOT_STARTED');
+  });
+
+  test('that was prepared well takes the first call', async () => {
+    const { driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_REPLY_BODY: 'x' });
+    assert.equal(await pool.prepare(version), undefined);
+    assert.equal(await pool.prepare(version), undefined);
+    assert.equal(await textOf(callPool(pool, version)), 'x');
+    assert.equal(driver.starts, 1);
+  });
+});
+
+describe('a call whose time is up', () => {
+  test('ends its instance at once when it is alone in it', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: 'never', MOCK_IGNORE_ABORT: 'true' });
+    const called = callPool(pool, version);
+    await clock.advance(10);
+    called.signal.abort(late);
+    await settle();
+    assert.equal(called.outcome, 'refused: CALL_DEADLINE_EXCEEDED');
+    assert.equal(driver.instances.size, 0);
+  });
+
+  test('leaves the others in it the grace time, and new calls go elsewhere', async () => {
+    const { clock, driver, pool } = poolBench();
+    const env = { MOCK_RUN_MS: 'never', MOCK_IGNORE_ABORT: 'true' };
+    const version = mockVersion(env, { concurrency: 3 });
+    const hung = callPool(pool, version);
+    const quick = callPool(pool, version, { 'run-ms': String(graceMs - 100) });
+    const slow = callPool(pool, version, { 'run-ms': String(graceMs + 100) });
+    await clock.advance(0);
+    const [old] = [...driver.instances];
+    hung.signal.abort(late);
+    const next = callPool(pool, version, { 'run-ms': '1' });
+    await clock.advance(graceMs - 1);
+    assert.deepEqual([quick.outcome, slow.outcome, next.outcome], ['200', undefined, '200']);
+    assert.equal(old!.inFlight, 2);
+    await clock.advance(1);
+    assert.equal(slow.outcome, 'failed: crashed');
+    assert.equal(driver.instances.has(old!), false);
+    assert.equal(driver.starts, 2);
+  });
+
+  test('while it waits for an instance costs none its place', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { max: 1 });
+    const running = callPool(pool, version);
+    const waiting = callPool(pool, version);
+    await clock.advance(10);
+    waiting.signal.abort(late);
+    await clock.advance(90);
+    assert.deepEqual([running.outcome, waiting.settled], ['200', 1]);
+    assert.equal([...driver.instances][0]!.alive, true);
+  });
+
+  test('after it has left its instance harms neither that nor the calls in it', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({}, { concurrency: 2 });
+    // Answered whole, but its caller reads slowly: the deadline still runs.
+    const answered = callPool(pool, version, { 'stream-chunks': '2' });
+    await clock.advance(0);
+    assert.equal(answered.outcome, '200');
+    const other = callPool(pool, version, { 'run-ms': '50' });
+    answered.signal.abort(late);
+    await clock.advance(50);
+    assert.equal(other.outcome, '200');
+    assert.equal([...driver.instances][0]?.alive, true);
+  });
+
+  test('of a caller that left, the instance goes on', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: 'never' });
+    const called = callPool(pool, version);
+    await clock.advance(10);
+    called.signal.abort(leave);
+    await clock.advance(10);
+    assert.equal([...driver.instances][0]!.alive, true);
+    assert.equal(callPool(pool, version, { 'run-ms': '0' }).outcome, undefined);
+    assert.equal(driver.starts, 1);
+  });
+});
+
+describe('idle instances', () => {
+  test('end after their idle time, down to none', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({}, { idleMs: 5000, max: 3 });
+    for (let i = 0; i < 3; i++) callPool(pool, version, { 'run-ms': '10' });
+    await clock.advance(10);
+    assert.equal(driver.instances.size, 3);
+    await clock.advance(4900);
+    assert.equal(driver.instances.size, 3);
+    await clock.advance(1000);
+    assert.equal(driver.instances.size, 0);
+    await clock.advance(1000);
+    assert.equal(clock.pending, 0, 'no timer ticks for nothing');
+    assert.deepEqual(pool.counts(), []);
+  });
+
+  test('that answer a call now and then stay', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({}, { idleMs: 5000 });
+    for (let i = 0; i < 5; i++) {
+      callPool(pool, version);
+      await clock.advance(4000);
+    }
+    assert.equal(driver.starts, 1);
+  });
+
+  test('are kept to the minimum', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({}, { idleMs: 5000, min: 2, max: 4 });
+    pool.activate(version);
+    for (let i = 0; i < 4; i++) callPool(pool, version, { 'run-ms': '10' });
+    await clock.advance(10);
+    assert.equal(driver.instances.size, 4);
+    await clock.advance(20_000);
+    assert.equal(driver.instances.size, 2);
+  });
+});
+
+describe('a kept minimum', () => {
+  test('is started when the version is activated, and again when an instance ends', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({}, { min: 2 });
+    pool.activate(version);
+    await clock.advance(0);
+    assert.equal(driver.instances.size, 2);
+    void [...driver.instances][0]!.kill('crashed');
+    await clock.advance(0);
+    assert.equal(driver.instances.size, 2);
+    assert.equal(driver.starts, 3);
+  });
+
+  test('that does not start is tried again, each time later', async () => {
+    const { clock, driver, pool } = poolBench();
+    const env = { MOCK_START_ERROR: 'no process', MOCK_START_FAILURES: '5' };
+    pool.activate(mockVersion(env, { min: 1 }));
+    const startsBy: number[] = [];
+    for (const untilMs of [0, 999, 1000, 2999, 3000, 6999, 7000, 14_999, 15_000]) {
+      await clock.advance(untilMs - clock.monotonicMs());
+      startsBy.push(driver.starts);
+    }
+    assert.deepEqual(startsBy, [1, 1, 2, 2, 3, 3, 4, 4, 5]);
+    await clock.advance(30_000);
+    assert.equal(driver.instances.size, 1);
+  });
+
+  test('of several that do not start waits no longer than of one', async () => {
+    const { clock, driver, pool } = poolBench();
+    const env = { MOCK_START_ERROR: 'no process', MOCK_START_FAILURES: '6' };
+    pool.activate(mockVersion(env, { min: 3 }));
+    await clock.advance(3001);
+    assert.equal(driver.instances.size, 3, 'failed at 0 s and 1 s, there at 3 s');
+  });
+
+  test('that crashes soon after each start is not restarted without a pause', async () => {
+    const { clock, driver, pool } = poolBench();
+    pool.activate(mockVersion({ MOCK_EXIT_AFTER_MS: '10' }, { min: 1 }));
+    await clock.advance(10_000);
+    assert.ok(driver.starts < 20, `${driver.starts} starts in ten seconds`);
+  });
+
+  test('ends with its version, a pending retry included', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_ERROR: 'no process' }, { min: 1 });
+    pool.activate(version);
+    await clock.advance(0);
+    pool.retire(version);
+    await clock.advance(100_000);
+    assert.equal(driver.starts, 1);
+    assert.equal(clock.pending, 0);
+  });
+});
+
+describe('a crash', () => {
+  test('fails the calls in the instance, and those that wait get another', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { max: 1 });
+    const victim = callPool(pool, version, { 'crash-after-ms': '10' });
+    const waiting = callPool(pool, version);
+    await clock.advance(10);
+    assert.equal(victim.outcome, 'failed: crashed');
+    await clock.advance(100);
+    assert.equal(waiting.outcome, '200');
+    assert.equal(driver.starts, 2);
+  });
+
+  test('of an idle instance starts another with the next call', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_EXIT_AFTER_MS: '100' });
+    callPool(pool, version);
+    await clock.advance(200);
+    assert.equal(driver.instances.size, 0);
+    const called = callPool(pool, version);
+    await clock.advance(0);
+    assert.equal(called.outcome, '200');
+  });
+});
+
+describe('a version that is replaced', () => {
+  test('finishes the calls in its instances, and then they end', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { max: 2, min: 1 });
+    const called = [callPool(pool, version), callPool(pool, version)];
+    await clock.advance(10);
+    pool.retire(version);
+    await clock.advance(89);
+    assert.equal(driver.instances.size, 2);
+    await clock.advance(1);
+    assert.deepEqual(
+      called.map(one => one.outcome),
+      ['200', '200'],
+    );
+    await settle();
+    assert.equal(driver.instances.size, 0);
+  });
+
+  test('serves the calls that wait for it', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { max: 1 });
+    const called = Array.from({ length: 3 }, () => callPool(pool, version));
+    await clock.advance(10);
+    pool.retire(version);
+    await clock.advance(300);
+    assert.deepEqual(
+      called.map(one => one.outcome),
+      ['200', '200', '200'],
+    );
+    await clock.advance(1000);
+    assert.equal(driver.instances.size, 0, 'and keeps no idle instance');
+  });
+
+  test('keeps no instance that was just starting', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_DELAY_MS: '50' }, { min: 1, idleMs: 300_000 });
+    pool.activate(version);
+    await clock.advance(10);
+    pool.retire(version);
+    await clock.advance(1000);
+    assert.equal(driver.instances.size, 0);
+    assert.deepEqual(pool.counts(), []);
+  });
+});
+
+describe('stopping', () => {
+  test('lets calls finish, refuses those that wait and those that come', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '100' }, { max: 1 });
+    const running = callPool(pool, version);
+    const waiting = callPool(pool, version);
+    await clock.advance(10);
+    let stopped = false;
+    void pool.stop(1000).then(() => {
+      stopped = true;
+    });
+    const next = callPool(pool, version);
+    await settle();
+    const refused = 'refused: GATEWAY_STOPPING';
+    assert.deepEqual([waiting.outcome, next.outcome], [refused, refused]);
+    assert.equal(stopped, false);
+    await clock.advance(90);
+    assert.equal(running.outcome, '200');
+    assert.equal(stopped, true);
+    assert.equal(driver.instances.size, 0);
+  });
+
+  test('ends what takes longer than the grace time', async () => {
+    const { clock, driver, pool } = poolBench();
+    const running = callPool(pool, mockVersion({ MOCK_RUN_MS: 'never' }));
+    await clock.advance(0);
+    const stopped = pool.stop(1000);
+    await clock.advance(1000);
+    await stopped;
+    assert.equal(running.outcome, 'failed: crashed');
+    assert.equal(driver.instances.size, 0);
+  });
+
+  test('ends an instance that was just starting, and starts no more', async () => {
+    const { clock, driver, pool } = poolBench();
+    pool.activate(mockVersion({ MOCK_START_DELAY_MS: '50' }, { min: 1 }));
+    const called = callPool(pool, mockVersion({ MOCK_START_DELAY_MS: '50' }));
+    await clock.advance(10);
+    await pool.stop(1000);
+    await clock.advance(60_000);
+    assert.equal(called.outcome, 'refused: GATEWAY_STOPPING');
+    assert.equal(driver.instances.size, 0);
+    assert.equal(driver.starts, 2);
+    assert.equal(clock.pending, 0);
+  });
+});

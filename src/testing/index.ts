@@ -1,0 +1,5 @@
+/** What tests of the whole gateway are written with. */
+export * from './problem.ts';
+export * from './raw-connection.ts';
+export * from './test-gateway.ts';
+export * from './wait-for.ts';
