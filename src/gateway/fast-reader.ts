@@ -13,8 +13,8 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError } from '../errors.ts';
 import { type Body, emptyBody, type HeaderPairs, isStream } from '../invoke/invoke.ts';
-import { isDataPlane } from './data-plane.ts';
 import type { Answer, Exchange, Serve } from './exchange.ts';
+import { parseHead, type RequestHead } from './request-head.ts';
 
 export interface FastReaderOptions {
   serve: Serve;
@@ -36,7 +36,6 @@ export interface FastReader {
 }
 
 const headEnd = Buffer.from('\r\n\r\n');
-const methods = new Set(['GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'HEAD', 'OPTIONS']);
 /** How often connections are looked at; also how long a body may pause here. */
 const sweepMs = 500;
 /** Pipelined bytes that may wait while a call runs. */
@@ -85,20 +84,13 @@ interface Shared extends FastReaderOptions {
   draining: boolean;
 }
 
-interface Head {
-  method: string;
-  target: string;
-  headers: HeaderPairs;
-  bodyBytes: number;
-}
-
 class Connection {
   readonly #socket: Socket;
   readonly #shared: Shared;
   #state: 'idle' | 'reading' | 'busy' | 'over' = 'idle';
   /** Bytes that have come and belong to no request yet. */
   #waiting: Buffer | undefined;
-  #head: Head | undefined;
+  #head: RequestHead | undefined;
   /** All of the request that is being read, for the case that it is handed over. */
   #pieces: Buffer[] = [];
   #missing = 0;
@@ -190,7 +182,7 @@ class Connection {
     this.#serve(head, whole.subarray(bodyEnd - head.bodyBytes, bodyEnd));
   }
 
-  #serve(head: Head, body: Uint8Array): void {
+  #serve(head: RequestHead, body: Uint8Array): void {
     this.#state = 'busy';
     this.#exchange = new FastExchange(this, head, body);
     this.#shared.serve(this.#exchange);
@@ -254,7 +246,7 @@ class FastExchange implements Exchange {
   #onGone: (() => void) | undefined;
   #over = false;
 
-  constructor(connection: Connection, head: Head, body: Uint8Array) {
+  constructor(connection: Connection, head: RequestHead, body: Uint8Array) {
     this.#connection = connection;
     this.method = head.method;
     this.target = head.target;
@@ -355,106 +347,6 @@ class FastExchange implements Exchange {
     if (chunked) socket.write('0\r\n\r\n', 'latin1');
     this.#over = true;
     this.#connection.answered();
-  }
-}
-
-/**
- * A head of the subset: GET, POST, … of a data-plane path in ASCII, HTTP/1.1, one Host, at most one Content-Length
- * within the limit, no transfer coding, no expectation, no upgrade, a connection that is kept. Undefined: not that.
- */
-export function parseHead(text: string, bodyBytesMax: number): Head | undefined {
-  const lines = text.split('\r\n');
-  const first = lines[0]!;
-  const space = first.indexOf(' ');
-  const method = first.slice(0, space);
-  const target = first.slice(space + 1, -9);
-  if (
-    !methods.has(method) ||
-    !first.endsWith(' HTTP/1.1') ||
-    !isDataPlane(target) ||
-    badTarget.test(target)
-  )
-    return undefined;
-  const headers: HeaderPairs = [];
-  let hasHost = false;
-  let bodyBytes = -1;
-  for (let i = 1; i < lines.length; i++) {
-    const line = lines[i]!;
-    const colon = line.indexOf(':');
-    if (colon <= 0 || badValue.test(line)) return undefined;
-    const name = line.slice(0, colon);
-    const kind = kindOf(name);
-    const value = trimSpace(line, colon + 1);
-    if (kind === 'other') headers.push(name, value);
-    else if (kind === 'bad' || kind === 'unusual') return undefined;
-    else if (kind === 'host') {
-      if (hasHost) return undefined;
-      hasHost = true;
-      headers.push(name, value);
-    } else if (kind === 'connection') {
-      if (value !== 'keep-alive' && value !== 'Keep-Alive') return undefined;
-    } else {
-      if (bodyBytes !== -1 || !/^\d{1,9}$/.test(value)) return undefined;
-      bodyBytes = Number(value);
-      if (bodyBytes > bodyBytesMax) return undefined;
-      headers.push(name, value);
-    }
-  }
-  return hasHost ? { method, target, headers, bodyBytes: Math.max(0, bodyBytes) } : undefined;
-}
-
-/** Without the optional white space around a value: spaces and tabs, not what Unicode calls space. */
-function trimSpace(line: string, from: number): string {
-  let start = from;
-  let end = line.length;
-  while (start < end && isSpace(line.charCodeAt(start))) start++;
-  while (end > start && isSpace(line.charCodeAt(end - 1))) end--;
-  return line.slice(start, end);
-}
-
-function isSpace(code: number): boolean {
-  return code === 0x20 || code === 0x09;
-}
-
-const badTarget = /[^\x21-\x7e]/;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: exactly what a header line may not hold
-const badValue = /[\0-\x08\x0a-\x1f\x7f]/;
-const token = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-
-type Kind = 'other' | 'bad' | 'unusual' | 'host' | 'connection' | 'length';
-
-/** Clients send the same few names: looking one up costs a tenth of checking it. Bounded, since clients choose them. */
-const kinds = new Map<string, Kind>();
-const kindsMax = 500;
-
-function kindOf(name: string): Kind {
-  const known = kinds.get(name);
-  if (known !== undefined) return known;
-  const kind = classify(name);
-  if (kinds.size < kindsMax && name.length <= 64) kinds.set(name, kind);
-  return kind;
-}
-
-function classify(name: string): Kind {
-  if (!token.test(name)) return 'bad';
-  switch (name.toLowerCase()) {
-    case 'host':
-      return 'host';
-    case 'connection':
-      return 'connection';
-    case 'content-length':
-      return 'length';
-    case 'transfer-encoding':
-    case 'expect':
-    case 'upgrade':
-    case 'trailer':
-    case 'te':
-    case 'http2-settings':
-    case 'proxy-connection':
-    case 'keep-alive':
-      return 'unusual';
-    default:
-      return 'other';
   }
 }
 
