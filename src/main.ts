@@ -30,6 +30,7 @@ import { counters } from './invoke/middleware/counters.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
+import { Slots } from './slots.ts';
 import { openSqliteStore } from './store/sqlite/sqlite.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { OutputLog } from './telemetry/output.ts';
@@ -133,7 +134,7 @@ export async function createGateway(config: Config, overrides: Overrides = {}): 
     identityCount: isRoot ? config.uidRange.count : undefined,
   });
 
-  const inFlight = new Set<CallSignal>();
+  const inFlight = new Slots<CallSignal>();
   let state: 'new' | 'ready' | 'stopping' = 'new';
   const server = createServer({
     host: config.host,
@@ -170,7 +171,7 @@ export async function createGateway(config: Config, overrides: Overrides = {}): 
   async function stop(): Promise<void> {
     state = 'stopping';
     const cut = clock.after(limits.drainMsMax, () => {
-      for (const signal of inFlight)
+      for (const [, signal] of inFlight.entries())
         signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
     });
     await functions.close();

@@ -9,6 +9,8 @@ export interface Deadline {
   dueMs: number;
   onDue: () => void;
   slot: number;
+  /** Where in its slot; -1 once it has fired or been removed. */
+  index: number;
 }
 
 const tickMs = 10;
@@ -16,7 +18,8 @@ const slots = 1024;
 
 export class TimerWheel {
   readonly #clock: Clock;
-  readonly #wheel: Array<Set<Deadline> | undefined> = new Array(slots);
+  // Arrays, not sets: see slots.ts.
+  readonly #wheel: Deadline[][] = Array.from({ length: slots }, () => []);
   #count = 0;
   #tick: number;
   #timer: Timer | undefined;
@@ -30,10 +33,9 @@ export class TimerWheel {
     if (this.#count === 0) this.#tick = this.#tickOf(this.#clock.monotonicMs());
     // Due within the tick that has been looked at already: the next one takes it.
     const slot = Math.max(Math.ceil(dueMs / tickMs), this.#tick + 1) % slots;
-    const deadline = { dueMs, onDue, slot };
-    const set = this.#wheel[slot];
-    if (set === undefined) this.#wheel[slot] = new Set([deadline]);
-    else set.add(deadline);
+    const list = this.#wheel[slot]!;
+    const deadline = { dueMs, onDue, slot, index: list.length };
+    list.push(deadline);
     this.#count++;
     this.#timer ??= this.#clock.after(tickMs, this.#onTick, { unref: true });
     return deadline;
@@ -41,7 +43,15 @@ export class TimerWheel {
 
   /** Idempotent; a deadline that has fired is unaffected. */
   remove(deadline: Deadline): void {
-    if (this.#wheel[deadline.slot]?.delete(deadline)) this.#count--;
+    if (deadline.index === -1) return;
+    const list = this.#wheel[deadline.slot]!;
+    const last = list.pop()!;
+    if (last !== deadline) {
+      list[deadline.index] = last;
+      last.index = deadline.index;
+    }
+    deadline.index = -1;
+    this.#count--;
   }
 
   readonly #onTick = (): void => {
@@ -55,13 +65,12 @@ export class TimerWheel {
   };
 
   #fire(slot: number, nowMs: number): void {
-    const set = this.#wheel[slot];
-    if (set === undefined) return;
-    for (const deadline of set) {
-      // Of a later turn of the wheel.
-      if (deadline.dueMs > nowMs) continue;
-      set.delete(deadline);
-      this.#count--;
+    const list = this.#wheel[slot]!;
+    // Those of later turns of the wheel stay. What fires may remove others: collected first.
+    const due = list.filter(deadline => deadline.dueMs <= nowMs);
+    for (const deadline of due) {
+      if (deadline.index === -1) continue;
+      this.remove(deadline);
       deadline.onDue();
     }
   }

@@ -20,7 +20,7 @@ function read(file: string): string {
 /** Lowest first. A file may import from its own folder and from levels below its own. */
 const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'client', matches: /^client\// },
-  { name: 'base', matches: /^src\/(?:errors|clock|ids|log|body|timer-wheel)\.ts$/ },
+  { name: 'base', matches: /^src\/(?:errors|clock|ids|log|body|slots|timer-wheel)\.ts$/ },
   { name: 'domain', matches: /^src\/domain\// },
   { name: 'config', matches: /^src\/(?:config|data-directory)\.ts$/ },
   { name: 'waist', matches: /^src\/invoke\/invoke\.ts$/ },

@@ -8,7 +8,14 @@ import { problemOf } from './handler.mjs';
 import { endFlag, payloadBytesMax, RequestBody, types, windowBytes } from './link.mjs';
 import { LightRequest, responseParts } from './web.mjs';
 
-const calls = new Map();
+/** By the lower 16 bits of their stream, which the gateway never has twice in use. See Slots in the gateway's sources. */
+const calls = [];
+
+function callOf(stream) {
+  const call = calls[stream & 0xffff];
+  return call?.stream === stream ? call : undefined;
+}
+
 const host = hostname();
 const empty = new Uint8Array(0);
 
@@ -45,7 +52,7 @@ class CallInProgress {
   }
 
   end() {
-    calls.delete(this.stream);
+    calls[this.stream & 0xffff] = undefined;
     const onCredit = this.onCredit;
     this.onCredit = undefined;
     onCredit?.();
@@ -90,7 +97,7 @@ class Context {
 export function answerCall(link, flags, stream, chunk, start, bodyStart, end, onEnd) {
   const fields = chunk.toString('latin1', start, bodyStart).split('\0');
   const call = new CallInProgress(link, stream, onEnd);
-  calls.set(stream, call);
+  calls[stream & 0xffff] = call;
   let body = null;
   if ((flags & endFlag) !== 0) {
     if (end > bodyStart) body = chunk.subarray(bodyStart, end);
@@ -104,14 +111,14 @@ export function answerCall(link, flags, stream, chunk, start, bodyStart, end, on
 }
 
 export function dataOfCall(stream, flags, bytes) {
-  const body = calls.get(stream)?.body;
+  const body = callOf(stream)?.body;
   if (body === undefined) return;
   body.push(bytes.length === 0 ? empty : bytes);
   if ((flags & endFlag) !== 0) body.end();
 }
 
 export function creditCall(stream, bytes) {
-  const call = calls.get(stream);
+  const call = callOf(stream);
   if (call === undefined) return;
   call.credit += bytes;
   const onCredit = call.onCredit;
@@ -120,7 +127,7 @@ export function creditCall(stream, bytes) {
 }
 
 export function cancelCall(stream, reason) {
-  const call = calls.get(stream);
+  const call = callOf(stream);
   if (call === undefined || call.cancelled !== undefined) return;
   const error = new DOMException(
     reason === 'CALL_DEADLINE_EXCEEDED' ? 'the call took too long' : 'the caller left',

@@ -19,6 +19,7 @@ import {
   type Version,
 } from '../invoke/invoke.ts';
 import type { Log } from '../log.ts';
+import type { Slots } from '../slots.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Exchange, headerOf } from './exchange.ts';
 
@@ -34,7 +35,7 @@ export interface DataPlaneOptions {
   metrics: Metrics;
   log: Log;
   /** Calls that are running, so that a stop can wait for them. */
-  inFlight: Set<CallSignal>;
+  inFlight: Slots<CallSignal>;
 }
 
 const prefix = '/function/';
@@ -178,7 +179,7 @@ class DataPlane {
   ): void {
     const { inFlight } = this.#options;
     const signal = new CallSignal();
-    inFlight.add(signal);
+    const place = inFlight.add(signal);
     exchange.onGone(() => signal.abort(clientLeft));
     const call = {
       id: made.id,
@@ -199,12 +200,12 @@ class DataPlane {
     }
     reply.then(
       answer => {
-        if (isStream(answer.body)) answer.body.onClose(() => inFlight.delete(signal));
-        else inFlight.delete(signal);
+        if (isStream(answer.body)) answer.body.onClose(() => inFlight.remove(place));
+        else inFlight.remove(place);
         this.#answer(exchange, answer, made.label);
       },
       error => {
-        inFlight.delete(signal);
+        inFlight.remove(place);
         if (isStream(made.body)) made.body.cancel(error as Error);
         this.#refuse(exchange, error, made.label);
       },

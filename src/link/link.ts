@@ -16,6 +16,7 @@ import {
   isStream,
   type Reply,
 } from '../invoke/invoke.ts';
+import { Slots } from '../slots.ts';
 import {
   endFlag,
   FrameDecoder,
@@ -67,9 +68,8 @@ const creditStepBytes = windowBytes / 4;
 export class Link {
   readonly #socket: Socket;
   readonly #outbox: Outbox;
-  readonly #streams = new Map<number, Stream>();
+  readonly #streams = new Slots<Stream>();
   readonly #decoder: FrameDecoder;
-  #nextStream = 1;
   #closed = false;
   #onHello: ((hello: Hello) => void) | undefined;
   #onLoaded: ((loaded: Loaded) => void) | undefined;
@@ -164,7 +164,6 @@ export class Link {
           new GatewayError('INSTANCE_NOT_STARTED', 'the instance ended before the call'),
         );
       }
-      const id = this.#takeStreamId();
       const stream: Stream = {
         resolve,
         reject,
@@ -175,17 +174,10 @@ export class Link {
         request: call.body,
         cancelled: false,
       };
-      this.#streams.set(id, stream);
+      const id = this.#streams.add(stream);
       this.#sendCall(id, stream, call, remainingMs);
       signal.onAbort(reason => this.#cancel(id, stream, reason));
     });
-  }
-
-  #takeStreamId(): number {
-    do {
-      this.#nextStream = (this.#nextStream + 1) >>> 0 || 1;
-    } while (this.#streams.has(this.#nextStream));
-    return this.#nextStream;
   }
 
   #sendCall(id: number, stream: Stream, call: Call, remainingMs: number): void {
@@ -284,7 +276,7 @@ export class Link {
   }
 
   #end(id: number, stream: Stream): void {
-    this.#streams.delete(id);
+    this.#streams.remove(id);
     const wake = stream.onCredit;
     stream.onCredit = undefined;
     wake?.();
@@ -429,7 +421,7 @@ export class Link {
   }
 
   #buryStreams(broken: Error | undefined): void {
-    const streams = [...this.#streams];
+    const streams = this.#streams.entries();
     if (streams.length === 0) return;
     const explain: Obituary =
       this.#obituary ??

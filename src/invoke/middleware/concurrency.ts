@@ -6,31 +6,37 @@ import { GatewayError } from '../../errors.ts';
 import { type Middleware, type Version, whenReplyEnds } from '../invoke.ts';
 
 export function concurrency(options: { waitingCallsMax: number }): Middleware {
-  const inFlight = new Map<Version, number>();
+  // Counters stay with their version: deleting and adding entries at every call would cost the collector.
+  const counters = new WeakMap<Version, { inFlight: number }>();
 
-  function leave(version: Version): void {
-    const left = inFlight.get(version)! - 1;
-    if (left === 0) inFlight.delete(version);
-    else inFlight.set(version, left);
+  function counterOf(version: Version): { inFlight: number } {
+    let counter = counters.get(version);
+    if (counter === undefined) {
+      counter = { inFlight: 0 };
+      counters.set(version, counter);
+    }
+    return counter;
   }
 
   return next =>
     function withConcurrency(call, signal) {
       const { version } = call;
-      const now = inFlight.get(version) ?? 0;
+      const counter = counterOf(version);
       const capacity = version.settings.instances.max * version.concurrency;
-      if (now >= capacity + options.waitingCallsMax) {
+      if (counter.inFlight >= capacity + options.waitingCallsMax) {
         const detail = `${capacity} calls run and ${options.waitingCallsMax} wait already`;
         return Promise.reject(new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 }));
       }
-      inFlight.set(version, now + 1);
+      counter.inFlight++;
       return next(call, signal).then(
         reply => {
-          whenReplyEnds(reply, () => leave(version));
+          whenReplyEnds(reply, () => {
+            counter.inFlight--;
+          });
           return reply;
         },
         error => {
-          leave(version);
+          counter.inFlight--;
           throw error;
         },
       );
