@@ -68,7 +68,7 @@ interface Running {
   ended(): number;
 }
 
-const testMsMax = 15_000;
+const testMsMax = 4000;
 
 /** Registers the suite with node:test. `create` is called once a test. */
 export function driverContract(

@@ -11,19 +11,25 @@ import {
   rmdirSync,
   writeFileSync,
 } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
 
 export interface Cgroups {
   /** Directory of all this gateway's groups: the keeper ends what is in them. */
   readonly path: string;
-  /** Puts a process into a group of its own. Undefined when the kernel refuses, which is logged once by nobody. */
-  create(id: string, pid: number, memoryBytes: number): Cgroup | undefined;
+  /**
+   * Puts a process into a group of its own, without a ceiling yet. Done when a process is made, not when it is needed:
+   * moving one makes the kernel wait for all processors, 20 ms. Undefined when the kernel refuses.
+   */
+  enclose(pid: number): Promise<Cgroup | undefined>;
   close(): void;
 }
 
 export interface Cgroup {
-  /** The kernel has ended a process of the group for want of memory. */
+  /** Bounds the memory of the group from now on. */
+  limit(memoryBytes: number): void;
+  /** The kernel has ended a process of the group for want of memory. Known also after the release. */
   outOfMemory(): boolean;
   /** Ends what is left in the group and removes it. */
   release(): void;
@@ -47,8 +53,7 @@ export function openCgroups(options: { mark: string; clock: Clock }): Cgroups | 
   if (layout === undefined) return undefined;
   return {
     path: layout.path,
-    create: (id, pid, memoryBytes) =>
-      createCgroup(layout, { id, pid, memoryBytes, clock: options.clock }),
+    enclose: pid => enclose(layout, pid, options.clock),
     close() {
       for (const name of listGroups(layout.path)) remove(join(layout.path, name));
       remove(layout.path);
@@ -115,35 +120,41 @@ function candidates(mark: string): Layout[] {
   return found;
 }
 
-function createCgroup(
-  layout: Layout,
-  options: { id: string; pid: number; memoryBytes: number; clock: Clock },
-): Cgroup | undefined {
-  const path = join(layout.path, options.id);
+async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgroup | undefined> {
+  const path = join(layout.path, String(pid));
   try {
     mkdirSync(path);
-    // What the process has touched already stays charged where it was: the ceiling is for what it will add.
-    const limit =
-      Math.max(options.memoryBytes - residentBytes(options.pid), overheadBytes) + overheadBytes;
-    writeFileSync(join(path, layout.limitFile), String(limit));
     if (layout.oomGroup) writeFileSync(join(path, 'memory.oom.group'), '1');
-    writeFileSync(join(path, 'cgroup.procs'), String(options.pid));
+    await writeFile(join(path, 'cgroup.procs'), String(pid));
   } catch {
     remove(path);
     return undefined;
   }
+  let isOut = false;
+  function outOfMemory(): boolean {
+    try {
+      const events = readFileSync(join(path, layout.eventsFile), 'utf8');
+      isOut ||= Number(/^oom_kill (\d+)$/m.exec(events)?.[1] ?? 0) > 0;
+    } catch {
+      // Removed: what was known stays known.
+    }
+    return isOut;
+  }
   return {
-    outOfMemory() {
+    limit(memoryBytes) {
+      // What the process had touched before it came stays charged elsewhere: the ceiling is for what it adds.
+      const room = Math.max(memoryBytes - residentBytes(pid), overheadBytes) + overheadBytes;
       try {
-        const events = readFileSync(join(path, layout.eventsFile), 'utf8');
-        return Number(/^oom_kill (\d+)$/m.exec(events)?.[1] ?? 0) > 0;
+        writeFileSync(join(path, layout.limitFile), String(room));
       } catch {
-        return false;
+        // The group is gone with its process, or the kernel refuses: the look at /proc remains.
       }
     },
+    outOfMemory,
     release() {
+      outOfMemory();
       endAll(path);
-      removeLater(path, options.clock, removeTriesMax);
+      removeLater(path, clock, removeTriesMax);
     },
   };
 }

@@ -42,8 +42,8 @@ export class LinkInstance implements Instance {
     this.wholeBodies = options.wholeBodies;
     const { linked, memory, version } = options;
     this.#bound = memory.bound({
-      id: options.id,
       pid: linked.pid,
+      enclosed: linked.enclosed,
       memoryBytes: version.spec.memoryBytes,
       onOverLimit: () => linked.kill(),
     });

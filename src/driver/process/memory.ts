@@ -5,7 +5,7 @@
  */
 import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import type { Clock, Timer } from '../../clock.ts';
-import type { Cgroup, Cgroups } from './cgroup.ts';
+import type { Cgroup } from './cgroup.ts';
 
 /** How often every tree is measured. */
 export const memoryCheckMs = 100;
@@ -14,10 +14,10 @@ const pageBytes = 4096;
 const buffer = Buffer.alloc(1024);
 
 export interface Watched {
-  /** Names the tree's control group. */
-  readonly id: string;
   readonly pid: number;
   readonly memoryBytes: number;
+  /** The group that the process is in, or soon will be. */
+  readonly enclosed?: Promise<Cgroup | undefined>;
   /** The tree is over its limit: end it. Called once. */
   onOverLimit(): void;
 }
@@ -30,7 +30,7 @@ export interface MemoryLimits {
 export interface Bound {
   /** Whether the limit is what ended the tree; asked when it has ended. */
   exceeded(): boolean;
-  /** The process has ended: forgets it, and ends what is left of its control group. */
+  /** The process has ended: it is looked at no more. */
   release(): void;
 }
 
@@ -40,8 +40,7 @@ interface Entry {
   exceeded: boolean;
 }
 
-export function limitMemory(options: { clock: Clock; cgroups: Cgroups | undefined }): MemoryLimits {
-  const { clock, cgroups } = options;
+export function limitMemory(clock: Clock): MemoryLimits {
   const entries = new Set<Entry>();
   let timer: Timer | undefined;
 
@@ -64,15 +63,17 @@ export function limitMemory(options: { clock: Clock; cgroups: Cgroups | undefine
 
   return {
     bound(watched) {
-      const cgroup = cgroups?.create(watched.id, watched.pid, watched.memoryBytes);
-      const entry: Entry = { watched, cgroup, exceeded: false };
+      const entry: Entry = { watched, cgroup: undefined, exceeded: false };
+      void watched.enclosed?.then(cgroup => {
+        entry.cgroup = cgroup;
+        cgroup?.limit(watched.memoryBytes);
+      });
       entries.add(entry);
       schedule();
       return {
-        exceeded: () => entry.exceeded || (cgroup?.outOfMemory() ?? false),
+        exceeded: () => entry.exceeded || (entry.cgroup?.outOfMemory() ?? false),
         release() {
           entries.delete(entry);
-          cgroup?.release();
         },
       };
     },

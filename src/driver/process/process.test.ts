@@ -54,6 +54,15 @@ function openDriver(parts: { warm?: number; runtimes?: Map<string, Runtime>; mar
   return { driver, output, mark };
 }
 
+/** A driver for the suite; what it leaves is ended after the test, so that one failure stays one. */
+async function opened(parts: { runtimes?: Map<string, Runtime> } = {}) {
+  const { driver, mark } = openDriver(parts);
+  const close = async () => {
+    for (const pid of marked(mark)) process.kill(pid, 'SIGKILL');
+  };
+  return { driver: await driver, close };
+}
+
 let sources = 0;
 
 function sourceVersion(runtime: string, entry: string, code: string): Version {
@@ -102,7 +111,7 @@ function withBroken(): Map<string, Runtime> {
 
 describe('the suite of drivers, on the node runtime', () => {
   driverContract(async () => ({
-    driver: await openDriver({ runtimes: withBroken() }).driver,
+    ...(await opened({ runtimes: withBroken() })),
     version: behaviour =>
       behaviour === 'unstartable'
         ? sourceVersion('broken', 'handler.mjs', nodeCode.echo)
@@ -126,7 +135,7 @@ const shellCode: Record<Behaviour, string> = {
 describe('the suite of drivers, on the shell runtime', () => {
   driverContract(
     async () => ({
-      driver: await openDriver().driver,
+      ...(await opened()),
       version(behaviour) {
         const version = scriptVersion(shellCode[behaviour]);
         const stream = behaviour === 'endless' || behaviour === 'breaking';
@@ -244,13 +253,14 @@ describe('no process is left behind', limit, () => {
 });
 
 describe('a fork server', { ...limit, skip: !python }, () => {
-  test('that could not be started is tried again by the next call', limit, async () => {
+  test('that could not be started is tried again by the next call', limit, async t => {
     const program = join(directory, 'later.sh');
     const pythonRuntime = readRuntimes([join(runtimesDirectory, 'python')]).get('python')!;
     const runtime = { ...pythonRuntime, name: 'later', command: [program] };
     const { driver: opening } = openDriver({ runtimes: new Map([['later', runtime]]) });
     const driver = await opening;
     const version = sourceVersion('later', 'handler.py', 'def handle(event): return "hi"');
+    t.after(() => driver.close());
     await assert.rejects(driver.start(version), { code: 'INSTANCE_NOT_STARTED' });
     const run = pythonRuntime.command
       .map(word => word.replace('{python}', python!).replace('{runtime}', pythonRuntime.directory))
@@ -258,7 +268,6 @@ describe('a fork server', { ...limit, skip: !python }, () => {
     writeFileSync(program, `#!/bin/sh\nexec ${run}\n`, { mode: 0o755 });
     const started = await driver.start(version);
     assert.equal(started.ok, true);
-    await driver.close();
   });
 
   test('that ends while a child is wanted fails the start at once', limit, async () => {

@@ -88,7 +88,7 @@ class Processes implements ProcessDriver {
   constructor(options: ProcessDriverOptions, parts: Parts) {
     this.#options = options;
     this.#parts = parts;
-    this.#memory = limitMemory({ clock: options.clock, cgroups: parts.cgroups });
+    this.#memory = limitMemory(options.clock);
     for (const runtime of options.runtimes.values()) {
       if (runtime.protocol !== 'link') continue;
       this.#pools.set(

@@ -123,7 +123,6 @@ class Run {
     this.#call = call;
     this.#signal = signal;
     this.#bound = options.memory.bound({
-      id: `${options.id}-${child.pid}`,
       pid: child.pid,
       memoryBytes: options.version.spec.memoryBytes,
       onOverLimit: () => child.kill(),

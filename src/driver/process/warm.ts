@@ -11,6 +11,7 @@ import type { Identity } from '../../invoke/invoke.ts';
 import type { Link } from '../../link/link.ts';
 import type { LinkServer } from '../../link/server.ts';
 import type { Log } from '../../log.ts';
+import type { Cgroup, Cgroups } from './cgroup.ts';
 import { type Child, killTree, startChild } from './child.ts';
 import { type Keeper, markVariable } from './keeper.ts';
 import { commandOf, type Interpreters } from './runtimes.ts';
@@ -26,6 +27,8 @@ export interface Linked {
   output(onStdout: (chunk: Buffer) => void, onStderr: (chunk: Buffer) => void): void;
   /** What LOAD must say beyond the version: where a fork server's child sends its output. */
   readonly loadExtras: { log?: string };
+  /** Its control group, once it is in one; undefined where there are none. */
+  readonly enclosed: Promise<Cgroup | undefined>;
   /** How it ended, where anybody can know. */
   readonly exited: Promise<string | undefined>;
   kill(): void;
@@ -39,6 +42,7 @@ export interface WarmPoolOptions {
   /** Sockets for the output of fork servers' children. */
   outputs: OutputServer | undefined;
   keeper: Keeper;
+  cgroups: Cgroups | undefined;
   mark: string;
   clock: Clock;
   baseEnv: Record<string, string>;
@@ -71,6 +75,8 @@ export class WarmPool {
       this.#filling++;
       try {
         const linked = await this.#start();
+        // Moving a process into its group takes the kernel 20 ms: not while a call waits for it.
+        await linked.enclosed;
         this.#failures = 0;
         if (this.#closed) linked.kill();
         else this.#keep(linked);
@@ -172,6 +178,7 @@ export class WarmPool {
       return {
         link,
         pid: child.pid,
+        enclosed: this.#enclose(child.pid, link),
         loadExtras: {},
         output(onStdout, onStderr) {
           child.stdout.off('data', gather).on('data', onStdout);
@@ -204,11 +211,19 @@ export class WarmPool {
     return {
       link,
       pid,
+      enclosed: this.#enclose(pid, link),
       loadExtras: outputs === undefined ? {} : { log: outputs.path },
       output: (onStdout, onStderr) => outputs?.expect(secret, onStdout, onStderr),
       exited,
       kill: () => killTree(pid),
     };
+  }
+
+  /** Gives a process a control group that goes when its link goes, whether it became an instance or not. */
+  async #enclose(pid: number, link: Link): Promise<Cgroup | undefined> {
+    const cgroup = await this.#options.cgroups?.enclose(pid);
+    if (cgroup !== undefined) void link.closed.then(() => cgroup.release());
+    return cgroup;
   }
 
   async #startForkServer(): Promise<Child> {
