@@ -34,7 +34,8 @@ export class Link {
   #start = 0;
   #used = 0;
   #scheduled = false;
-  #rest = undefined;
+  #partial = undefined;
+  #filled = 0;
   #onFrame;
   #flush = () => this.flush();
 
@@ -157,34 +158,65 @@ export class Link {
     }
   }
 
-  #receive(incoming) {
-    const chunk = this.#rest === undefined ? incoming : Buffer.concat([this.#rest, incoming]);
-    this.#rest = undefined;
-    let offset = 0;
+  /** As the gateway's FrameDecoder: of a frame that comes in pieces, only the frame is copied, not the chunks. */
+  #receive(chunk) {
+    let offset = this.#partial === undefined ? 0 : this.#fill(chunk);
     while (chunk.length - offset >= headerBytes) {
-      const length = chunk.readUInt32LE(offset);
-      const type = chunk[offset + 4];
-      if (length > payloadBytesMax || type === 0 || type > types.STOP) {
-        process.stderr.write(
-          `fnway: the gateway broke the link protocol: type ${type}, ${length} bytes\n`,
-        );
-        process.exit(1);
-      }
-      const end = offset + headerBytes + length;
+      const end = offset + headerBytes + checkedLength(chunk, offset);
       if (end > chunk.length) break;
-      this.#onFrame(
-        type,
-        chunk[offset + 5],
-        chunk.readUInt32LE(offset + 8),
-        chunk.readUInt32LE(offset + 12),
-        chunk,
-        offset + headerBytes,
-        end,
-      );
+      this.#dispatch(chunk, offset, end);
       offset = end;
     }
-    if (offset < chunk.length) this.#rest = chunk.subarray(offset);
+    if (offset === chunk.length) return;
+    const rest = chunk.length - offset;
+    const length = rest < headerBytes ? headerBytes : headerBytes + checkedLength(chunk, offset);
+    this.#partial = Buffer.allocUnsafe(length);
+    this.#filled = chunk.copy(this.#partial, 0, offset);
   }
+
+  #fill(chunk) {
+    let offset = 0;
+    if (this.#filled < headerBytes) {
+      offset = chunk.copy(this.#partial, this.#filled, 0, headerBytes - this.#filled);
+      this.#filled += offset;
+      if (this.#filled < headerBytes) return offset;
+      const whole = Buffer.allocUnsafe(headerBytes + checkedLength(this.#partial, 0));
+      this.#partial.copy(whole, 0, 0, headerBytes);
+      this.#partial = whole;
+    }
+    const partial = this.#partial;
+    const taken = chunk.copy(partial, this.#filled, offset);
+    this.#filled += taken;
+    if (this.#filled === partial.length) {
+      this.#partial = undefined;
+      this.#dispatch(partial, 0, partial.length);
+    }
+    return offset + taken;
+  }
+
+  #dispatch(chunk, offset, end) {
+    this.#onFrame(
+      chunk[offset + 4],
+      chunk[offset + 5],
+      chunk.readUInt32LE(offset + 8),
+      chunk.readUInt32LE(offset + 12),
+      chunk,
+      offset + headerBytes,
+      end,
+    );
+  }
+}
+
+function checkedLength(chunk, offset) {
+  const length = chunk.readUInt32LE(offset);
+  const type = chunk[offset + 4];
+  if (length > payloadBytesMax || type === 0 || type > types.STOP) {
+    process.stderr.write(
+      `fnway: the gateway broke the link protocol: type ${type}, ${length} bytes\n`,
+    );
+    process.exit(1);
+  }
+  return length;
 }
 
 /** A problem too long for a frame loses the middle of its texts, never its place. */

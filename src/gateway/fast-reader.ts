@@ -382,7 +382,7 @@ class DateHeader {
 
 const slabBytes = 65_536;
 /** Bodies above this go to the kernel as they are, behind the head in one vector. */
-const copyBytesMax = 8192;
+const copyBytesMax = 32_768;
 
 /** Writes head and body in one piece from memory that is used again: most answers leave before the next is made. */
 class Slab {

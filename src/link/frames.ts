@@ -46,44 +46,75 @@ export type FrameHandler = (
 /** Calls `onFrame` for every whole frame of the chunks pushed. Throws LINK_PROTOCOL_BROKEN on a bad frame. */
 export class FrameDecoder {
   readonly #onFrame: FrameHandler;
-  #rest: Buffer | undefined;
+  /** A frame of which only the start has come, in a buffer of its whole length; less than a header is kept as it is. */
+  #partial: Buffer | undefined;
+  #filled = 0;
 
   constructor(onFrame: FrameHandler) {
     this.#onFrame = onFrame;
   }
 
-  push(incoming: Buffer): void {
-    const chunk = this.#rest === undefined ? incoming : Buffer.concat([this.#rest, incoming]);
-    this.#rest = undefined;
-    let offset = 0;
+  push(chunk: Buffer): void {
+    let offset = this.#partial === undefined ? 0 : this.#fill(chunk);
     while (chunk.length - offset >= headerBytes) {
-      const length = chunk.readUInt32LE(offset);
-      const type = chunk[offset + 4]!;
-      if (length > payloadBytesMax || type === 0 || type > typeMax) {
-        throw new GatewayError(
-          'LINK_PROTOCOL_BROKEN',
-          `a frame of type ${type} and ${length} bytes`,
-        );
-      }
-      const end = offset + headerBytes + length;
+      const end = offset + headerBytes + checkedLength(chunk, offset);
       if (end > chunk.length) break;
-      const arg = chunk.readUInt32LE(offset + 12);
-      if ((type === frameTypes.CALL || type === frameTypes.REPLY) && arg > length) {
-        throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a head longer than its frame');
-      }
-      this.#onFrame(
-        type as FrameType,
-        chunk[offset + 5]!,
-        chunk.readUInt32LE(offset + 8),
-        arg,
-        chunk,
-        offset + headerBytes,
-        end,
-      );
+      this.#dispatch(chunk, offset, end);
       offset = end;
     }
-    if (offset < chunk.length) this.#rest = chunk.subarray(offset);
+    if (offset < chunk.length) this.#keep(chunk, offset);
   }
+
+  /** Copies what the partial frame lacks, not the chunk: a frame is copied at most once. */
+  #fill(chunk: Buffer): number {
+    let offset = 0;
+    if (this.#filled < headerBytes) {
+      const taken = chunk.copy(this.#partial!, this.#filled, 0, headerBytes - this.#filled);
+      this.#filled += taken;
+      offset = taken;
+      if (this.#filled < headerBytes) return offset;
+      const whole = Buffer.allocUnsafe(headerBytes + checkedLength(this.#partial!, 0));
+      this.#partial!.copy(whole, 0, 0, headerBytes);
+      this.#partial = whole;
+    }
+    const partial = this.#partial!;
+    const taken = chunk.copy(partial, this.#filled, offset);
+    this.#filled += taken;
+    offset += taken;
+    if (this.#filled === partial.length) {
+      this.#partial = undefined;
+      this.#dispatch(partial, 0, partial.length);
+    }
+    return offset;
+  }
+
+  #keep(chunk: Buffer, offset: number): void {
+    const rest = chunk.length - offset;
+    const length = rest < headerBytes ? headerBytes : headerBytes + checkedLength(chunk, offset);
+    this.#partial = Buffer.allocUnsafe(length);
+    this.#filled = chunk.copy(this.#partial, 0, offset);
+  }
+
+  #dispatch(chunk: Buffer, offset: number, end: number): void {
+    const type = chunk[offset + 4]!;
+    const arg = chunk.readUInt32LE(offset + 12);
+    const start = offset + headerBytes;
+    if ((type === frameTypes.CALL || type === frameTypes.REPLY) && arg > end - start) {
+      throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a head longer than its frame');
+    }
+    const stream = chunk.readUInt32LE(offset + 8);
+    this.#onFrame(type as FrameType, chunk[offset + 5]!, stream, arg, chunk, start, end);
+  }
+}
+
+/** The length of the payload whose header is at `offset`. */
+function checkedLength(chunk: Buffer, offset: number): number {
+  const length = chunk.readUInt32LE(offset);
+  const type = chunk[offset + 4]!;
+  if (length > payloadBytesMax || type === 0 || type > typeMax) {
+    throw new GatewayError('LINK_PROTOCOL_BROKEN', `a frame of type ${type} and ${length} bytes`);
+  }
+  return length;
 }
 
 const bufferBytes = 65_536;

@@ -57,6 +57,8 @@ interface Stream {
   reply: PushedBody | undefined;
   /** Request-body bytes that may still be sent. */
   credit: number;
+  /** Reply-body bytes that the process may still send. */
+  replyCredit: number;
   onCredit: (() => void) | undefined;
   request: Body;
   cancelled: boolean;
@@ -71,6 +73,7 @@ export class Link {
   readonly #streams = new Slots<Stream>();
   readonly #decoder: FrameDecoder;
   #closed = false;
+  #draining: Promise<void> | undefined;
   #onHello: ((hello: Hello) => void) | undefined;
   #onLoaded: ((loaded: Loaded) => void) | undefined;
   #onPong: (() => void) | undefined;
@@ -170,6 +173,7 @@ export class Link {
         done,
         reply: undefined,
         credit: windowBytes,
+        replyCredit: windowBytes,
         onCredit: undefined,
         request: call.body,
         cancelled: false,
@@ -185,13 +189,11 @@ export class Link {
     let head = `${call.method}\0${call.target}\0${call.id}\0${remainingMs}`;
     for (let i = 0; i < headers.length; i++) head += `\0${headers[i]!}`;
     if (head.length > payloadBytesMax) {
+      const detail = `path and headers take ${head.length} bytes; a call has room for ${payloadBytesMax}`;
+      const error = new GatewayError('HEADERS_TOO_LARGE', detail);
       this.#end(id, stream);
-      stream.reject(
-        new GatewayError(
-          'HEADERS_TOO_LARGE',
-          `path and headers take ${head.length} bytes; a call has room for ${payloadBytesMax}`,
-        ),
-      );
+      this.#dropRequest(stream, error);
+      stream.reject(error);
       return;
     }
     const body = call.body;
@@ -242,16 +244,19 @@ export class Link {
     return this.#isLive(id, stream);
   }
 
+  /** One wait for all bodies that are being sent. */
   #drain(): Promise<void> {
-    return new Promise(resolve => {
+    this.#draining ??= new Promise(resolve => {
       const settle = () => {
         this.#socket.off('drain', settle);
         this.#socket.off('close', settle);
+        this.#draining = undefined;
         resolve();
       };
       this.#socket.on('drain', settle);
       this.#socket.on('close', settle);
     });
+    return this.#draining;
   }
 
   #isLive(id: number, stream: Stream): boolean {
@@ -370,7 +375,7 @@ export class Link {
       throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a second REPLY to one call');
     const headers: HeaderPairs = chunk.toString('latin1', start, bodyStart).split('\0');
     const status = Number(headers.shift());
-    if (!(status >= 200 && status <= 599) || headers.length % 2 !== 0) {
+    if (!Number.isInteger(status) || status < 200 || status > 599 || headers.length % 2 !== 0) {
       throw new GatewayError(
         'LINK_PROTOCOL_BROKEN',
         'a REPLY head without a status or with half a header',
@@ -389,11 +394,13 @@ export class Link {
         uncredited += bytes;
         if (uncredited < creditStepBytes || !this.#isLive(id, stream)) return;
         this.#outbox.frame(frameTypes.CREDIT, 0, id, uncredited, emptyBody);
+        stream.replyCredit += uncredited;
         uncredited = 0;
       },
       onCancel: reason => this.#cancel(id, stream, reason as GatewayError),
     });
     stream.reply = body;
+    stream.replyCredit -= first.length;
     body.push(first);
     resolve({ status, headers, body });
   }
@@ -401,6 +408,13 @@ export class Link {
   #receiveData(id: number, stream: Stream, flags: number, bytes: Uint8Array): void {
     if (stream.reply === undefined) {
       throw new GatewayError('LINK_PROTOCOL_BROKEN', 'DATA before REPLY');
+    }
+    stream.replyCredit -= bytes.length;
+    if (stream.replyCredit < 0) {
+      throw new GatewayError(
+        'LINK_PROTOCOL_BROKEN',
+        'more bytes of a reply than there was credit for',
+      );
     }
     stream.reply.push(bytes);
     if ((flags & endFlag) === 0) return;
@@ -410,6 +424,15 @@ export class Link {
   }
 
   #receiveFailure(id: number, stream: Stream, problem: LinkProblem): void {
+    if (typeof problem.message !== 'string' || typeof problem.reason !== 'string') {
+      throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a FAIL without reason and message');
+    }
+    if (stream.reply !== undefined) {
+      throw new GatewayError(
+        'LINK_PROTOCOL_BROKEN',
+        'FAIL after REPLY; an answer breaks off with CANCEL',
+      );
+    }
     this.#end(id, stream);
     this.#dropRequest(stream, answeredEarly);
     if (problem.reason === 'body-too-large') {
@@ -448,7 +471,8 @@ const answeredEarly = new GatewayError(
 function parseJson(chunk: Buffer, start: number, end: number): Record<string, unknown> {
   try {
     const value: unknown = JSON.parse(chunk.toString('utf8', start, end));
-    if (value !== null && typeof value === 'object') return value as Record<string, unknown>;
+    if (value !== null && typeof value === 'object' && !Array.isArray(value))
+      return value as Record<string, unknown>;
   } catch {}
   throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a payload that is not a JSON object');
 }

@@ -38,10 +38,12 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
     const link = new Link(socket, hello => {
       timer.cancel();
       const expected = typeof hello.secret === 'string' ? waiting.get(hello.secret) : undefined;
-      if (expected === undefined || hello.protocol !== 1) {
+      // The pid is what is signalled later: 0 and 1 would be everybody.
+      const isProcess = Number.isInteger(hello.pid) && hello.pid > 1;
+      if (expected === undefined || hello.protocol !== 1 || !isProcess) {
         throw new GatewayError(
           'LINK_PROTOCOL_BROKEN',
-          'a HELLO with an unknown secret or protocol',
+          'a HELLO with an unknown secret, protocol or pid',
         );
       }
       waiting.delete(hello.secret);
