@@ -20,7 +20,8 @@ export const systemClock: Clock = {
   now: () => Date.now(),
   monotonicMs: () => performance.now(),
   after(delayMs, fn, options) {
-    const timer = setTimeout(fn, delayMs);
+    // Node fires at once what is longer than 2^31 ms.
+    const timer = setTimeout(fn, Math.min(delayMs, 2 ** 31 - 1));
     if (options?.unref) timer.unref();
     return { cancel: () => clearTimeout(timer) };
   },

@@ -18,6 +18,7 @@ import { Functions } from './deploy/functions.ts';
 import { Registry } from './deploy/registry.ts';
 import type { Driver } from './driver/driver.ts';
 import { createHttpDriver } from './driver/http.ts';
+import { markVariable } from './driver/process/keeper.ts';
 import { openProcessDriver, type ProcessDriver } from './driver/process/process.ts';
 import { readRuntimes, stageRuntimes } from './driver/process/runtimes.ts';
 import { GatewayError } from './errors.ts';
@@ -91,7 +92,8 @@ export async function createGateway(config: Config, overrides: Overrides = {}): 
     tools,
     clock,
     path: config.path,
-    toolEnv: config.toolEnv,
+    toolEnv: { ...config.toolEnv, [markVariable]: data.mark },
+    processes: processes.keeper,
     timeoutMs: limits.buildMsMax,
   });
 

@@ -37,7 +37,7 @@ export class TimerWheel {
     const deadline = { dueMs, onDue, slot, index: list.length };
     list.push(deadline);
     this.#count++;
-    this.#timer ??= this.#clock.after(tickMs, this.#onTick, { unref: true });
+    this.#arm();
     return deadline;
   }
 
@@ -59,10 +59,22 @@ export class TimerWheel {
     const nowMs = this.#clock.monotonicMs();
     const current = this.#tickOf(nowMs);
     const last = Math.min(current, this.#tick + slots);
-    for (let tick = this.#tick + 1; tick <= last; tick++) this.#fire(tick % slots, nowMs);
+    while (this.#tick < last) {
+      // Advanced first: what a callback adds belongs to a tick that is still to come.
+      this.#tick++;
+      this.#fire(this.#tick % slots, nowMs);
+    }
     this.#tick = current;
-    if (this.#count > 0) this.#timer = this.#clock.after(tickMs, this.#onTick, { unref: true });
+    if (this.#count > 0) this.#arm();
   };
+
+  /** To the next boundary, so that nothing is more than a tick late. */
+  #arm(): void {
+    if (this.#timer !== undefined) return;
+    const delayMs =
+      (this.#tickOf(this.#clock.monotonicMs()) + 1) * tickMs - this.#clock.monotonicMs();
+    this.#timer = this.#clock.after(delayMs, this.#onTick, { unref: true });
+  }
 
   #fire(slot: number, nowMs: number): void {
     const list = this.#wheel[slot]!;

@@ -34,6 +34,7 @@ export class Link {
   #start = 0;
   #used = 0;
   #scheduled = false;
+  #waiting = [];
   #partial = undefined;
   #filled = 0;
   #onFrame;
@@ -93,8 +94,12 @@ export class Link {
     return !this.#socket.writableNeedDrain;
   }
 
+  /** One listener for all replies that wait. */
   onceDrained(fn) {
-    this.#socket.once('drain', fn);
+    if (this.#waiting.push(fn) > 1) return;
+    this.#socket.once('drain', () => {
+      for (const wake of this.#waiting.splice(0)) wake();
+    });
   }
 
   flush() {
@@ -195,6 +200,10 @@ export class Link {
   }
 
   #dispatch(chunk, offset, end) {
+    const type = chunk[offset + 4];
+    if (type === types.CALL && chunk.readUInt32LE(offset + 12) > end - offset - headerBytes) {
+      broken(`a head longer than its frame`);
+    }
     this.#onFrame(
       chunk[offset + 4],
       chunk[offset + 5],
@@ -211,12 +220,15 @@ function checkedLength(chunk, offset) {
   const length = chunk.readUInt32LE(offset);
   const type = chunk[offset + 4];
   if (length > payloadBytesMax || type === 0 || type > types.STOP) {
-    process.stderr.write(
-      `fnway: the gateway broke the link protocol: type ${type}, ${length} bytes\n`,
-    );
-    process.exit(1);
+    broken(`a frame of type ${type} and ${length} bytes`);
   }
   return length;
+}
+
+/** Nothing that the peer sends can be trusted any more. */
+export function broken(what) {
+  process.stderr.write(`fnway: the gateway broke the link protocol: ${what}\n`);
+  process.exit(1);
 }
 
 /** A problem too long for a frame loses the middle of its texts, never its place. */

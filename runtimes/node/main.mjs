@@ -6,7 +6,7 @@
 import { pathToFileURL } from 'node:url';
 import { answerCall, cancelCall, creditCall, dataOfCall, useHandler } from './calls.mjs';
 import { findHandler, problemOf } from './handler.mjs';
-import { endFlag, Link, types } from './link.mjs';
+import { broken, endFlag, Link, types } from './link.mjs';
 import { installWebGlobals } from './web.mjs';
 
 const path = process.env.FNWAY_LINK;
@@ -49,6 +49,7 @@ function receive(type, flags, stream, arg, chunk, start, end) {
       if (inFlight === 0) leave();
       return;
     default:
+      broken(`a frame of type ${type}`);
   }
 }
 

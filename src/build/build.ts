@@ -62,6 +62,8 @@ export interface BuilderOptions {
    * reaches them.
    */
   toolEnv?: Readonly<Record<string, string>>;
+  /** Told of every process group of a build, so that none outlives the gateway. */
+  processes?: { add(processGroup: number): void; remove(processGroup: number): void };
   /** Of one build, waiting for others not included. */
   timeoutMs?: number;
   /** How much of a build's output is kept. */
@@ -161,6 +163,7 @@ class ToolBuilder implements Builder {
       log,
       clock,
       tempDirectory,
+      ...(this.#options.processes !== undefined && { processes: this.#options.processes }),
     });
     try {
       const result = await runSteps(request, { runner, tools: this.#options.tools });

@@ -25,6 +25,7 @@ export interface ToolRunnerOptions {
   clock: Clock;
   /** Where a home directory for the tools is made when one asks for it. */
   tempDirectory: string;
+  processes?: { add(processGroup: number): void; remove(processGroup: number): void };
 }
 
 export type ToolOutcome =
@@ -91,7 +92,7 @@ export class ToolRunner {
     signal = this.#options.signal,
   ): Promise<ToolOutcome> {
     signal.throwIfAborted();
-    const { directory, identity, log, clock } = this.#options;
+    const { directory, identity, log, clock, processes } = this.#options;
     const output = new BuildLog(outputBytesMax);
     return new Promise((resolve, reject) => {
       let child: ChildProcess;
@@ -113,6 +114,8 @@ export class ToolRunner {
           output.append(chunk);
         });
       }
+      const { pid } = child;
+      if (pid !== undefined) processes?.add(pid);
       const abort = () => endGroup(child);
       signal.addEventListener('abort', abort, { once: true });
       child.once('error', error => {
@@ -121,6 +124,7 @@ export class ToolRunner {
       });
       child.once('exit', () => {
         endGroup(child);
+        if (pid !== undefined) processes?.remove(pid);
         const timer = clock.after(drainMs, () => {
           child.stdout?.destroy();
           child.stderr?.destroy();

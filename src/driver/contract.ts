@@ -77,8 +77,13 @@ export function driverContract(
 ): void {
   const define = (name: string, body: (bench: Bench) => Promise<void>) => {
     const skip = options.skip?.find(entry => name.startsWith(entry.test))?.reason;
-    test(name, { timeout: testMsMax, ...(skip !== undefined && { skip }) }, async () => {
+    test(name, { timeout: testMsMax, ...(skip !== undefined && { skip }) }, async t => {
       const harness = await create();
+      // Not `finally`: a test that hangs is cleared up after as well.
+      t.after(async () => {
+        await Promise.race([harness.driver.close(), sleep(systemClock, 1000)]);
+        await harness.close?.();
+      });
       const versions = new Map<Instance, Version>();
       async function start(behaviour: Behaviour): Promise<Instance> {
         const version = harness.version(behaviour);
@@ -87,12 +92,7 @@ export function driverContract(
         versions.set(started.instance, version);
         return started.instance;
       }
-      try {
-        await body({ ...harness, start, versions });
-      } finally {
-        await harness.driver.close();
-        await harness.close?.();
-      }
+      await body({ ...harness, start, versions });
     });
   };
   defineStarting(define);

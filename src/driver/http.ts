@@ -4,7 +4,7 @@
  */
 import type { Dispatcher, Pool as UndiciPool } from 'undici';
 import { PushedBody } from '../body.ts';
-import type { Clock } from '../clock.ts';
+import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import {
@@ -35,7 +35,7 @@ export function createHttpDriver(options: { clock: Clock }): Driver {
         bodyTimeout: 0,
         pipelining: 1,
       });
-      const instance = new HttpInstance(newId('ins', options.clock.now()), url, pool);
+      const instance = new HttpInstance(url, pool, options.clock);
       instances.add(instance);
       void instance.exited.then(() => instances.delete(instance));
       return { ok: true, instance };
@@ -52,11 +52,14 @@ class HttpInstance implements Instance {
   readonly exited: Promise<Exit>;
   readonly #url: URL;
   readonly #pool: UndiciPool;
+  readonly #clock: Clock;
+  #cut: Timer | undefined;
   #alive = true;
   #onExit!: (exit: Exit) => void;
 
-  constructor(id: string, url: URL, pool: UndiciPool) {
-    this.id = id;
+  constructor(url: URL, pool: UndiciPool, clock: Clock) {
+    this.id = newId('ins', clock.now());
+    this.#clock = clock;
     this.#url = url;
     this.#pool = pool;
     this.exited = new Promise(resolve => {
@@ -88,12 +91,18 @@ class HttpInstance implements Instance {
     });
   }
 
-  async stop(graceMs: number): Promise<Exit> {
-    if (!this.#alive) return this.exited;
-    this.#alive = false;
-    if (graceMs > 0) await this.#pool.close();
-    else await this.#pool.destroy();
-    this.#onExit({ reason: 'stopped' });
+  stop(graceMs: number): Promise<Exit> {
+    if (this.#alive) {
+      this.#alive = false;
+      void this.exited.then(() => this.#cut?.cancel());
+      void this.#pool.close().then(() => this.#onExit({ reason: 'stopped' }));
+    }
+    this.#cut?.cancel();
+    const destroy = () => {
+      void this.#pool.destroy().then(() => this.#onExit({ reason: 'stopped' }));
+    };
+    if (graceMs > 0) this.#cut = this.#clock.after(graceMs, destroy);
+    else destroy();
     return this.exited;
   }
 
@@ -167,6 +176,8 @@ class Exchange implements Dispatcher.DispatchHandler {
   }
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    // undici may deliver nothing when it resumes: pausing for that would be for ever.
+    if (chunk.length === 0) return;
     controller.pause();
     this.#body?.push(chunk);
   }

@@ -69,6 +69,7 @@ export interface Reply {
   readonly failure?: FunctionFailure;
 }
 
+/** Never throws: whatever goes wrong is in the promise. */
 export type Invoke = (call: Call, signal: CallSignal) => Promise<Reply>;
 export type Middleware = (next: Invoke) => Invoke;
 

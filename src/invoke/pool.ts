@@ -10,7 +10,7 @@
  */
 import type { Clock, Timer } from '../clock.ts';
 import type { VersionFailure } from '../domain/function.ts';
-import type { Driver, Instance } from '../driver/driver.ts';
+import type { Driver, Instance, Started } from '../driver/driver.ts';
 import { assert, GatewayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -56,6 +56,8 @@ interface Fleet {
 
 const sweepMs = 500;
 const restartDelayMsMax = 30_000;
+/** An instance that has lived this long, or answered a call, was no failed start. */
+const stableMs = 10_000;
 
 export class Pool {
   readonly #options: PoolOptions;
@@ -69,13 +71,16 @@ export class Pool {
 
   /** The innermost Invoke: gives the call to an instance, starting or waiting for one where needed. */
   readonly invoke = (call: Call, signal: CallSignal): Promise<Reply> => {
-    const fleet = this.#fleetOf(call.version);
+    if (signal.reason !== undefined) return Promise.reject(signal.reason);
+    let fleet: Fleet;
+    try {
+      fleet = this.#fleetOf(call.version);
+    } catch (error) {
+      return Promise.reject(error);
+    }
     const member = pick(fleet);
     if (member !== undefined) return this.#run(fleet, member, call, signal);
-    if (this.#stopping)
-      return Promise.reject(
-        new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 }),
-      );
+    if (this.#stopping) return Promise.reject(stopping());
     return this.#wait(fleet, call, signal);
   };
 
@@ -129,10 +134,7 @@ export class Pool {
     const stops: Promise<unknown>[] = [];
     for (const fleet of this.#fleets.values()) {
       fleet.retryTimer?.cancel();
-      this.#refuseWaiting(
-        fleet,
-        new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 }),
-      );
+      this.#refuseWaiting(fleet, stopping());
       for (const member of fleet.members) {
         member.retiring = true;
         stops.push(member.instance.stop(graceMs));
@@ -172,10 +174,15 @@ export class Pool {
       return Promise.reject(new GatewayError('BODY_TOO_LARGE', detail));
     }
     member.inFlight++;
-    const reply = member.instance.invoke(call, signal, () => this.#release(fleet, member));
+    let isDone = false;
+    const reply = member.instance.invoke(call, signal, () => {
+      isDone = true;
+      this.#release(fleet, member);
+    });
     signal.onAbort(reason => {
-      if (reason.code === 'CALL_DEADLINE_EXCEEDED')
-        this.#retireMember(fleet, member, this.#options.graceMs);
+      // The instance may have done its part long ago, and the client be slow to read.
+      if (isDone || reason.code !== 'CALL_DEADLINE_EXCEEDED') return;
+      this.#retireMember(fleet, member, this.#options.graceMs);
     });
     return reply;
   }
@@ -183,11 +190,19 @@ export class Pool {
   #release(fleet: Fleet, member: Member): void {
     member.inFlight--;
     assert(member.inFlight >= 0, 'a call leaves its instance once');
+    fleet.failuresInRow = 0;
     if (member.inFlight === 0) {
       member.idleSinceMs = this.#options.clock.monotonicMs();
       if (member.retiring) return void member.instance.stop(0);
     }
     if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+    this.#dropIfRetired(fleet, member);
+  }
+
+  /** A version that was replaced keeps no idle instance. */
+  #dropIfRetired(fleet: Fleet, member: Member): void {
+    if (!fleet.retired || member.inFlight > 0 || fleet.waiting.length > 0) return;
+    this.#retireMember(fleet, member, undefined);
   }
 
   #wait(fleet: Fleet, call: Call, signal: CallSignal): Promise<Reply> {
@@ -198,6 +213,7 @@ export class Pool {
       signal.onAbort(reason => {
         if (waiter.left) return;
         waiter.left = true;
+        fleet.waiting.splice(fleet.waiting.indexOf(waiter), 1);
         reject(reason);
       });
       this.#growForWaiting(fleet);
@@ -220,43 +236,45 @@ export class Pool {
   }
 
   async #startForCalls(fleet: Fleet): Promise<void> {
-    let reason: string;
-    let cause: unknown;
     try {
-      const failure = await this.#startOne(fleet);
-      if (failure === undefined) return;
-      const place =
-        failure.file === undefined
-          ? ''
-          : ` (${failure.file}${failure.line === undefined ? '' : `:${failure.line}`})`;
-      reason = `the function does not load${place}: ${failure.message}`;
-    } catch (error) {
-      cause = error;
-      reason = error instanceof Error ? error.message : String(error);
+      await this.#startOne(fleet);
+    } catch {
+      // The calls that waited for it have been told.
     }
-    if (fleet.starting > 0 || fleet.members.some(m => !m.retiring)) return;
-    this.#refuseWaiting(
-      fleet,
-      new GatewayError('INSTANCE_NOT_STARTED', reason, { cause, retryAfterMs: 1000 }),
-    );
   }
 
+  /** Starts an instance for whoever waits. When it fails and nothing else could serve them, they are refused. */
   async #startOne(fleet: Fleet): Promise<VersionFailure | undefined> {
     fleet.starting++;
-    let adopted: Instance;
+    let started: Started;
     try {
-      const started = await fleet.driver.start(fleet.version);
-      if (!started.ok) return started.failure;
-      adopted = started.instance;
-    } finally {
+      started = await fleet.driver.start(fleet.version);
+    } catch (error) {
       fleet.starting--;
+      this.#startFailed(fleet, error instanceof Error ? error.message : String(error), error);
+      throw error;
     }
-    this.#adopt(fleet, adopted);
+    fleet.starting--;
+    if (!started.ok) {
+      const { file, line, message } = started.failure;
+      const place = file === undefined ? '' : ` (${file}${line === undefined ? '' : `:${line}`})`;
+      this.#startFailed(fleet, `the function does not load${place}: ${message}`, undefined);
+      return started.failure;
+    }
+    const member = this.#adopt(fleet, started.instance);
     if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+    this.#dropIfRetired(fleet, member);
     return undefined;
   }
 
-  #adopt(fleet: Fleet, instance: Instance): void {
+  #startFailed(fleet: Fleet, reason: string, cause: unknown): void {
+    if (fleet.starting > 0 || fleet.members.some(m => !m.retiring)) return;
+    const error = new GatewayError('INSTANCE_NOT_STARTED', reason, { cause, retryAfterMs: 1000 });
+    this.#refuseWaiting(fleet, error);
+    this.#forgetIfEmpty(fleet);
+  }
+
+  #adopt(fleet: Fleet, instance: Instance): Member {
     const member: Member = {
       instance,
       inFlight: 0,
@@ -264,9 +282,10 @@ export class Pool {
       retiring: false,
     };
     fleet.members.push(member);
-    fleet.failuresInRow = 0;
+    const bornMs = member.idleSinceMs;
     void instance.exited.then(exit => {
       fleet.members = fleet.members.filter(other => other !== member);
+      const livedMs = this.#options.clock.monotonicMs() - bornMs;
       if (exit.reason !== 'stopped' && !member.retiring) {
         const { namespace, name, number } = fleet.version;
         this.#options.log.warn('an instance ended', {
@@ -279,13 +298,18 @@ export class Pool {
       member.retiring = true;
       if (this.#stopping) return;
       if (fleet.waiting.length > 0) this.#growForWaiting(fleet);
-      this.#keepMinimum(fleet);
+      if (livedMs >= stableMs) fleet.failuresInRow = 0;
+      // One that keeps dying as soon as it lives is as good as one that does not start.
+      const diedYoung = exit.reason !== 'stopped' && livedMs < stableMs;
+      if (diedYoung && fleet.failuresInRow++ > 0) this.#retryLater(fleet);
+      else this.#keepMinimum(fleet);
       this.#forgetIfEmpty(fleet);
     });
     if (this.#stopping) {
       member.retiring = true;
       void instance.stop(0);
     }
+    return member;
   }
 
   #serveWaiting(fleet: Fleet): void {
@@ -371,9 +395,14 @@ export class Pool {
         error,
       });
     }
-    // Twice as long after each failure, so that a function that cannot start costs little.
+    this.#retryLater(fleet);
+  }
+
+  /** Twice as long after each round that failed, so that a function that cannot start costs little. */
+  #retryLater(fleet: Fleet): void {
+    if (fleet.retryTimer !== undefined || this.#stopping || fleet.retired) return;
     const delayMs = Math.min(restartDelayMsMax, 1000 * 2 ** fleet.failuresInRow++);
-    fleet.retryTimer ??= this.#options.clock.after(
+    fleet.retryTimer = this.#options.clock.after(
       delayMs,
       () => {
         fleet.retryTimer = undefined;
@@ -388,6 +417,10 @@ export class Pool {
     if (keeps || fleet.members.length > 0 || fleet.starting > 0 || fleet.waiting.length > 0) return;
     this.#fleets.delete(fleet.version);
   }
+}
+
+function stopping(): GatewayError {
+  return new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 });
 }
 
 /** The instance with the fewest calls that has room for one more. */

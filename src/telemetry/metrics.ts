@@ -6,7 +6,7 @@ const latencyBucketsS = [
   0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60,
 ];
 
-interface FunctionSeries {
+export interface FunctionSeries {
   namespace: string;
   name: string;
   inFlight: number;
@@ -33,14 +33,9 @@ class Histogram {
 }
 
 export interface CallMetrics {
-  started(namespace: string, name: string): void;
-  ended(
-    namespace: string,
-    name: string,
-    status: number,
-    ms: number,
-    failure: string | undefined,
-  ): void;
+  /** What `ended` is given: also for a function that is removed meanwhile. */
+  started(namespace: string, name: string): FunctionSeries;
+  ended(series: FunctionSeries, status: number, ms: number, failure: string | undefined): void;
 }
 
 /** A number that is asked for when somebody scrapes. */
@@ -51,18 +46,13 @@ export class Metrics implements CallMetrics {
   readonly #gauges = new Map<string, { help: string; read: Gauge }>();
   #refused = new Map<string, number>();
 
-  started(namespace: string, name: string): void {
-    this.#of(namespace, name).inFlight++;
+  started(namespace: string, name: string): FunctionSeries {
+    const series = this.#of(namespace, name);
+    series.inFlight++;
+    return series;
   }
 
-  ended(
-    namespace: string,
-    name: string,
-    status: number,
-    ms: number,
-    failure: string | undefined,
-  ): void {
-    const series = this.#of(namespace, name);
+  ended(series: FunctionSeries, status: number, ms: number, failure: string | undefined): void {
     series.inFlight--;
     series.statuses.set(status, (series.statuses.get(status) ?? 0) + 1);
     series.latency.observe(ms);
@@ -71,7 +61,7 @@ export class Metrics implements CallMetrics {
   }
 
   waited(namespace: string, name: string, ms: number): void {
-    this.#of(namespace, name).queueWait.observe(ms);
+    this.#functions.get(namespace)?.get(name)?.queueWait.observe(ms);
   }
 
   coldStart(namespace: string, name: string): void {

@@ -2,6 +2,8 @@
  * What instances write to standard output and standard error: the last lines of each function, in memory, with
  * followers. Lines longer than the limit are cut and marked; memory per function is bounded.
  */
+import { StringDecoder } from 'node:string_decoder';
+
 export const outputLimits = {
   linesMax: 1000,
   lineBytesMax: 16_384,
@@ -15,6 +17,8 @@ export interface OutputLine {
   text: string;
 }
 
+const removedMax = 1000;
+
 type Follower = (line: OutputLine) => void;
 
 interface FunctionOutput {
@@ -24,6 +28,8 @@ interface FunctionOutput {
 
 export class OutputLog {
   readonly #functions = new Map<string, FunctionOutput>();
+  /** The last ones: their instances are gone within seconds. */
+  readonly #removed = new Set<string>();
   readonly #now: () => number;
 
   constructor(now: () => number) {
@@ -31,6 +37,8 @@ export class OutputLog {
   }
 
   append(functionId: string, line: Omit<OutputLine, 'timeMs'>): void {
+    // What instances of a removed function still say is dropped.
+    if (this.#removed.has(functionId)) return;
     const output = this.#of(functionId);
     const entry = { timeMs: this.#now(), ...line };
     output.lines.push(entry);
@@ -46,7 +54,7 @@ export class OutputLog {
     const lines = this.#functions.get(functionId)?.lines ?? [];
     const wanted =
       options.instance === undefined ? lines : lines.filter(l => l.instance === options.instance);
-    return wanted.slice(-options.linesMax);
+    return options.linesMax === 0 ? [] : wanted.slice(-options.linesMax);
   }
 
   /** Calls `fn` for every line from now on, until the returned function is called. */
@@ -58,6 +66,8 @@ export class OutputLog {
 
   remove(functionId: string): void {
     this.#functions.delete(functionId);
+    this.#removed.add(functionId);
+    if (this.#removed.size > removedMax) this.#removed.delete(this.#removed.values().next().value!);
   }
 
   #of(functionId: string): FunctionOutput {
@@ -73,6 +83,7 @@ export class OutputLog {
 /** Splits a byte stream into lines of text; a line over the limit is cut and marked. */
 export class LineSplitter {
   readonly #onLine: (text: string) => void;
+  readonly #decoder = new StringDecoder('utf8');
   #rest = '';
   #cutting = false;
 
@@ -81,7 +92,7 @@ export class LineSplitter {
   }
 
   push(chunk: Buffer): void {
-    const parts = chunk.toString('utf8').split('\n');
+    const parts = this.#decoder.write(chunk).split('\n');
     for (let i = 0; i < parts.length - 1; i++) this.#line(this.#rest + parts[i]!);
     this.#rest += parts[parts.length - 1]!;
     if (this.#rest.length > outputLimits.lineBytesMax) {
@@ -93,6 +104,7 @@ export class LineSplitter {
   }
 
   end(): void {
+    this.#rest += this.#decoder.end();
     if (this.#rest !== '') this.#line(this.#rest);
   }
 

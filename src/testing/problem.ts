@@ -29,7 +29,7 @@ function check(
   what: string,
 ): Problem {
   const { status, type, text } = answer;
-  assert.equal(status, expected.status, `${what} ${text}`);
+  assert.equal(status, expected.status, `${what} ${text.slice(0, 500)}`);
   assert.match(type ?? '', /^application\/problem\+json\b/, what);
   const problem = JSON.parse(text) as Problem;
   assert.equal(problem.code, expected.code, `${what} ${text}`);

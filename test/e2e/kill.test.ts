@@ -246,16 +246,18 @@ describe('kill -9', limit, () => {
     async () => {
       const gateway = await serve();
       const source = {
-        'package.json': JSON.stringify({
-          name: 'f',
+        'package.json': JSON.stringify({ name: 'f', dependencies: { slow: 'file:./slow' } }),
+        'slow/package.json': JSON.stringify({
+          name: 'slow',
           version: '1.0.0',
-          scripts: { install: '[ -e .second ] || { touch .second; sleep 987; }' },
+          scripts: { install: 'sleep 987; true' },
         }),
         'handler.mjs': 'export default () => new Response("built")',
       };
       const definition = { runtime: 'node', source: { files: source }, allowScripts: true };
       await gateway.deploy('built', definition, '0s');
-      const building = () => pids().filter(pid => read(`/proc/${pid}/cmdline`) === 'sleep\0987\0');
+      const building = () =>
+        pids().filter(pid => read(`/proc/${pid}/cmdline`) === 'sleep\x00987\x00');
       let began = true;
       await until('the build runs', 10_000, () => building().length > 0).catch(() => {
         began = false;

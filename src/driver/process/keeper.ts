@@ -78,6 +78,7 @@ export function startKeeper(options: {
       },
     );
     started.unref();
+    started.on('error', error => options.log.error('the keeper cannot be started', { error }));
     started.stdin?.on('error', () => {});
     (started.stdin as unknown as { unref?: () => void } | null)?.unref?.();
     started.once('exit', () => {

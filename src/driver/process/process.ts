@@ -16,7 +16,7 @@ import type { LinkProblem } from '../../link/link.ts';
 import { type LinkServer, listenForLinks } from '../../link/server.ts';
 import type { Log } from '../../log.ts';
 import type { OutputLog } from '../../telemetry/output.ts';
-import type { Driver, Started } from '../driver.ts';
+import type { Driver, Instance, Started } from '../driver.ts';
 import { type Cgroups, cgroupPaths, openCgroups } from './cgroup.ts';
 import { startChild } from './child.ts';
 import { endPredecessor, type Keeper, markVariable, startKeeper } from './keeper.ts';
@@ -47,6 +47,8 @@ export interface ProcessDriverOptions {
 const startVariables = /^(?:NODE_|LD_|PYTHON|UV_|MALLOC_|GLIBC_TUNABLES$|OPENSSL_CONF$)/;
 
 export interface ProcessDriver extends Driver {
+  /** Ends the process groups it is told of when the gateway dies. */
+  readonly keeper: Keeper;
   /** Fills the warm pools. */
   warmUp(): Promise<void>;
   /** Ready processes of each runtime, for metrics. */
@@ -83,6 +85,7 @@ class Processes implements ProcessDriver {
   readonly #parts: Parts;
   readonly #memory: MemoryLimits;
   readonly #pools = new Map<string, WarmPool>();
+  readonly #instances = new Set<Instance>();
   #closed = false;
 
   constructor(options: ProcessDriverOptions, parts: Parts) {
@@ -102,6 +105,10 @@ class Processes implements ProcessDriver {
     }
   }
 
+  get keeper(): Keeper {
+    return this.#parts.keeper;
+  }
+
   runs(version: Version): boolean {
     return version.spec.kind === 'source' || version.spec.kind === 'script';
   }
@@ -117,14 +124,22 @@ class Processes implements ProcessDriver {
   async start(version: Version): Promise<Started> {
     if (this.#closed) throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
     const runtime = this.#runtimeOf(version);
-    return runtime.protocol === 'link'
+    const started = await (runtime.protocol === 'link'
       ? this.#startLinked(version, runtime)
-      : this.#startStdio(version, runtime);
+      : this.#startStdio(version, runtime));
+    if (started.ok) {
+      const { instance } = started;
+      this.#instances.add(instance);
+      void instance.exited.then(() => this.#instances.delete(instance));
+      if (this.#closed) void instance.stop(0);
+    }
+    return started;
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
+    await Promise.all([...this.#instances].map(instance => instance.stop(0)));
     await Promise.all([...this.#pools.values()].map(pool => pool.close()));
     await this.#parts.links.close();
     this.#parts.outputs.close();
@@ -186,6 +201,7 @@ class Processes implements ProcessDriver {
         bufferedBodyBytesMax,
       });
     } catch {
+      linked.kill();
       const status = await linked.exited;
       const lines = output
         .tail(version.functionId, { linesMax: 20, instance: id })

@@ -61,12 +61,14 @@ export class StdioInstance implements Instance {
   async invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply> {
     let child: Child;
     try {
+      if (!this.#alive) throw new GatewayError('INSTANCE_NOT_STARTED', 'the instance has ended');
       child = await this.#start(call);
     } catch (error) {
       done();
       throw error;
     }
     const run = new Run(this.#options, child, call, signal);
+    if (!this.#alive && this.#children.size === 0) child.kill();
     this.#children.add(child);
     void child.exited.then(() => {
       this.#children.delete(child);

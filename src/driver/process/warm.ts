@@ -197,9 +197,17 @@ export class WarmPool {
   async #fork(): Promise<Linked> {
     const { links, keeper, outputs } = this.#options;
     this.#forkServer ??= this.#startForkServer();
-    const server = await this.#forkServer;
+    let server: Child;
+    try {
+      server = await this.#forkServer;
+    } catch (error) {
+      // The next one tries again.
+      this.#forkServer = undefined;
+      throw error;
+    }
     const secret = newSecret('');
     const expected = links.expect(secret, startMsMax);
+    void server.exited.then(() => links.forget(secret, 'the fork server ended'));
     server.stdin?.write(`${secret}\n`);
     const { link, hello } = await expected;
     const pid = hello.pid;

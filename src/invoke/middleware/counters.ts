@@ -10,21 +10,15 @@ export function counters(options: { clock: Clock; metrics: CallMetrics }): Middl
     function withCounters(call, signal) {
       const startMs = clock.monotonicMs();
       const { namespace, name } = call.version;
-      metrics.started(namespace, name);
+      const series = metrics.started(namespace, name);
       return next(call, signal).then(
         reply => {
-          metrics.ended(
-            namespace,
-            name,
-            reply.status,
-            clock.monotonicMs() - startMs,
-            reply.failure?.reason,
-          );
+          metrics.ended(series, reply.status, clock.monotonicMs() - startMs, reply.failure?.reason);
           return reply;
         },
         error => {
           const status = isGatewayError(error) ? error.status : 500;
-          metrics.ended(namespace, name, status, clock.monotonicMs() - startMs, undefined);
+          metrics.ended(series, status, clock.monotonicMs() - startMs, undefined);
           throw error;
         },
       );

@@ -1,0 +1,83 @@
+/** Goal: a pushed body is read once, in order, and closes once, whoever ends it. Method: each end by hand. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PushedBody } from './body.ts';
+
+function made() {
+  const events: string[] = [];
+  const body = new PushedBody({
+    onRead: bytes => events.push(`read ${bytes}`),
+    onCancel: reason => events.push(`cancel ${reason.message}`),
+  });
+  body.onClose(() => events.push('close'));
+  return { body, events };
+}
+
+async function text(body: PushedBody): Promise<string> {
+  let all = '';
+  for await (const chunk of body) all += Buffer.from(chunk).toString();
+  return all;
+}
+
+test('pieces come in order, pushed before or while it is read', async () => {
+  const { body, events } = made();
+  body.push(Buffer.from('a'));
+  const whole = text(body);
+  await Promise.resolve();
+  body.push(Buffer.from('bc'));
+  body.push(new Uint8Array(0));
+  await new Promise(resolve => setImmediate(resolve));
+  body.end();
+  assert.equal(await whole, 'abc');
+  assert.deepEqual(events, ['read 1', 'read 2', 'close']);
+});
+
+test('one that ends unread closes when its last piece is taken', () => {
+  const { body, events } = made();
+  body.push(Buffer.from('a'));
+  body.end();
+  assert.deepEqual(events, []);
+  assert.equal(body.take()!.length, 1);
+  assert.equal(body.take(), undefined);
+  assert.deepEqual(events, ['close', 'read 1']);
+});
+
+test('a failure reaches a waiting reader and closes at once, pieces unread or not', async () => {
+  const { body, events } = made();
+  const whole = text(body);
+  await Promise.resolve();
+  body.fail(new Error('broken'));
+  await assert.rejects(whole, /broken/);
+  body.push(Buffer.from('late'));
+  body.end();
+  body.fail(new Error('again'));
+  assert.deepEqual(events, ['close']);
+});
+
+test('a cancel tells the producer once, and not after the end', async () => {
+  const open = made();
+  open.body.cancel(new Error('enough'));
+  open.body.cancel(new Error('again'));
+  assert.deepEqual(open.events, ['close', 'cancel enough']);
+  const ended = made();
+  ended.body.push(Buffer.from('x'));
+  ended.body.end();
+  ended.body.cancel(new Error('enough'));
+  assert.deepEqual(ended.events, ['close']);
+  await assert.rejects(text(ended.body), /enough/);
+});
+
+test('a reader that leaves cancels', async () => {
+  const { body, events } = made();
+  body.push(Buffer.from('a'));
+  for await (const _ of body) break;
+  assert.deepEqual(events, ['read 1', 'close', 'cancel the reader left before the end']);
+});
+
+test('whoever asks for the close after it is told at once', () => {
+  const { body } = made();
+  body.end();
+  let told = 0;
+  body.onClose(() => told++);
+  assert.equal(told, 1);
+});

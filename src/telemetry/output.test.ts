@@ -1,0 +1,91 @@
+/** Goal: the last lines of each function are kept whole, bounded and in order. Method: bytes and lines by hand. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { LineSplitter, OutputLog, outputLimits } from './output.ts';
+
+function split(chunks: readonly Buffer[]): string[] {
+  const lines: string[] = [];
+  const splitter = new LineSplitter(text => lines.push(text));
+  for (const chunk of chunks) splitter.push(chunk);
+  splitter.end();
+  return lines;
+}
+
+test('lines are the same however the bytes are cut, letters of several bytes included', () => {
+  const text = fc.array(fc.string({ unit: fc.constantFrom('a', 'é', '日', '😀', ' ') }));
+  fc.assert(
+    fc.property(text, fc.array(fc.nat(200)), (lines, cuts) => {
+      const bytes = Buffer.from(lines.map(line => `${line}\n`).join(''));
+      const places = cuts.map(cut => cut % (bytes.length + 1)).sort((a, b) => a - b);
+      const chunks = [...places, bytes.length].map((end, i) =>
+        bytes.subarray(places[i - 1] ?? 0, end),
+      );
+      assert.deepEqual(split(chunks), lines);
+    }),
+  );
+});
+
+test('a last line without its end counts, and a carriage return goes', () => {
+  assert.deepEqual(split([Buffer.from('a\r\nb')]), ['a', 'b']);
+});
+
+test('a line over the limit is cut and marked once, in one piece or in many', () => {
+  const long = 'x'.repeat(outputLimits.lineBytesMax * 3);
+  for (const size of [1000, outputLimits.lineBytesMax, long.length]) {
+    const bytes = Buffer.from(`before\n${long}\nafter\n`);
+    const chunks: Buffer[] = [];
+    for (let at = 0; at < bytes.length; at += size) chunks.push(bytes.subarray(at, at + size));
+    const lines = split(chunks);
+    assert.equal(lines.length, 3, `pieces of ${size}`);
+    assert.equal(lines[0], 'before');
+    assert.match(lines[1]!, /^x+ … \(line cut\)$/);
+    assert.equal(lines[2], 'after');
+  }
+});
+
+const line = (text: string, instance = 'ins_1') => ({
+  version: 1,
+  instance,
+  stream: 'stdout' as const,
+  text,
+});
+
+test('the tail is the last lines, oldest first, of one instance where one is named', () => {
+  const log = new OutputLog(() => 5);
+  for (let i = 0; i < 10; i++) log.append('fn', line(String(i), i % 2 === 0 ? 'even' : 'odd'));
+  const texts = (options: { linesMax: number; instance?: string }) =>
+    log.tail('fn', options).map(entry => entry.text);
+  assert.deepEqual(texts({ linesMax: 3 }), ['7', '8', '9']);
+  assert.deepEqual(texts({ linesMax: 2, instance: 'even' }), ['6', '8']);
+  assert.deepEqual(texts({ linesMax: 0 }), []);
+  assert.deepEqual(log.tail('other', { linesMax: 3 }), []);
+});
+
+test('no more lines than the limit and a quarter are kept', () => {
+  const log = new OutputLog(() => 5);
+  for (let i = 0; i < outputLimits.linesMax * 3; i++) {
+    log.append('fn', line(String(i)));
+    const kept = log.tail('fn', { linesMax: Number.MAX_SAFE_INTEGER }).length;
+    assert.ok(kept <= outputLimits.linesMax * 1.25);
+  }
+});
+
+test('a follower gets every line until it leaves', () => {
+  const log = new OutputLog(() => 5);
+  const seen: string[] = [];
+  const leave = log.follow('fn', entry => seen.push(entry.text));
+  log.append('fn', line('a'));
+  log.append('other', line('x'));
+  leave();
+  log.append('fn', line('b'));
+  assert.deepEqual(seen, ['a']);
+});
+
+test('a removed function keeps nothing, though its instances write a little longer', () => {
+  const log = new OutputLog(() => 5);
+  log.append('fn', line('a'));
+  log.remove('fn');
+  log.append('fn', line('last words'));
+  assert.deepEqual(log.tail('fn', { linesMax: 10 }), []);
+});
