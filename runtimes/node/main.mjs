@@ -7,6 +7,7 @@ import { pathToFileURL } from 'node:url';
 import { answerCall, cancelCall, creditCall, dataOfCall, useHandler } from './calls.mjs';
 import { findHandler, problemOf } from './handler.mjs';
 import { broken, endFlag, Link, types } from './link.mjs';
+import { warmUp } from './warm-up.mjs';
 import { installWebGlobals } from './web.mjs';
 
 const path = process.env.FNWAY_LINK;
@@ -26,6 +27,9 @@ let stopping = false;
 let inFlight = 0;
 
 const link = new Link(path, receive, () => process.exit(0));
+// Compiled TypeScript carries its source map: errors then name the user's own lines.
+process.setSourceMapsEnabled(true);
+await warmUp();
 link.json(types.HELLO, 0, { protocol: 1, secret, pid: process.pid, runtime: 'node' });
 
 function receive(type, flags, stream, arg, chunk, start, end) {
@@ -84,8 +88,6 @@ async function load(settings) {
     });
   }
   const file = `${settings.directory}/${settings.entry}`;
-  // Compiled TypeScript carries its source map: errors then name the user's own lines.
-  if (settings.entry.includes('.fnway.')) process.setSourceMapsEnabled(true);
   let module;
   try {
     module = await import(pathToFileURL(file).href);
