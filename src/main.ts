@@ -56,6 +56,21 @@ export interface Overrides {
 }
 
 export async function createGateway(config: Config, overrides: Overrides = {}): Promise<Gateway> {
+  const undo: Array<() => unknown> = [];
+  try {
+    return await build(config, overrides, undo);
+  } catch (error) {
+    // What was opened is closed again, last first: the data directory must not stay locked.
+    for (const close of undo.reverse()) await close();
+    throw error;
+  }
+}
+
+async function build(
+  config: Config,
+  overrides: Overrides,
+  undo: Array<() => unknown>,
+): Promise<Gateway> {
   const clock = overrides.clock ?? systemClock;
   const log = overrides.log ?? stderrLog({ level: config.logLevel, format: config.logFormat });
   const isRoot = process.getuid?.() === 0;
@@ -66,10 +81,12 @@ export async function createGateway(config: Config, overrides: Overrides = {}): 
     isRoot,
     mark: path => openSecretFile(join(path, 'gateway-id'), () => newSecret('').slice(0, 16)),
   });
+  undo.push(() => data.unlock());
   const inData = (name: string) => join(data.path, name);
   const sealer = openSealer(inData('key'));
   const adminToken = openAdminToken({ file: inData('admin.token'), fromEnv: config.adminToken });
   const store = openSqliteStore({ path: inData('fnway.db') });
+  undo.push(() => store.close());
   const blobs = openFileBlobs(inData('blobs'));
 
   const tools = findInterpreters(config, { isRoot, codePath: data.codePath });
@@ -87,6 +104,7 @@ export async function createGateway(config: Config, overrides: Overrides = {}): 
     log,
     output,
   });
+  undo.push(() => processes.close());
   const drivers: Driver[] = [...(overrides.drivers ?? []), processes, createHttpDriver({ clock })];
   const builder = createBuilder({
     tools,

@@ -91,7 +91,7 @@ const banned: Array<{ pattern: RegExp; instead: string; allowed: RegExp }> = [
     allowed: /^src\/(?:clock|log)\.ts$|^src\/cli\//,
   },
   {
-    pattern: /\b(?:setTimeout|setInterval)\(/,
+    pattern: /(?<![.\w])(?:setTimeout|setInterval)\(/,
     instead: 'clock.after()',
     allowed: /^src\/clock\.ts$|^src\/cli\/|^client\//,
   },

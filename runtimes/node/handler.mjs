@@ -5,6 +5,7 @@
  * `{ statusCode, headers, body }` or a value. The default export and `{ fetch }` are web; an export whose name starts
  * with `handle` is event; any other named export is web.
  */
+import { spawnSync } from 'node:child_process';
 
 export function findHandler(module, settings) {
   const name = settings.handler;
@@ -60,9 +61,10 @@ function missing(what, exported, settings) {
 
 /** What went wrong while the user's module was loaded, or in a handler. */
 export function problemOf(error, settings) {
-  const stack = typeof error?.stack === 'string' ? error.stack : undefined;
-  const message = typeof error?.message === 'string' ? error.message : String(error);
-  const type = error?.constructor?.name ?? typeof error;
+  const stack = textOf(() => error?.stack);
+  const message =
+    textOf(() => error?.message) ?? textOf(() => String(error)) ?? '[a value without text]';
+  const type = textOf(() => error?.constructor?.name) ?? typeof error;
   const place = placeIn(stack, settings.directory) ?? {};
   const problem = { reason: 'threw', type, message, ...place, stack };
   if (
@@ -81,6 +83,32 @@ export function problemOf(error, settings) {
     problem.reason = 'syntax';
   }
   return problem;
+}
+
+/** Anything can be thrown, also what throws when it is looked at. */
+function textOf(read) {
+  try {
+    const text = read();
+    return typeof text === 'string' ? text : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Node keeps the place of a syntax error in an ES module to itself until it prints it: so it is made to. Nothing of the
+ * module runs, since it does not parse.
+ */
+export function locateSyntaxError(problem, url, settings) {
+  const args = ['--input-type=module', '-e', `await import(${JSON.stringify(url)})`];
+  const { stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 5000 });
+  const match = /^file:\/\/(\/.+):(\d+)$/m.exec(stderr ?? '');
+  if (match === null || !match[1].startsWith(`${settings.directory}/`)) return problem;
+  return {
+    ...problem,
+    file: match[1].slice(settings.directory.length + 1),
+    line: Number(match[2]),
+  };
 }
 
 /** The first line of the stack inside the version's directory, not inside its dependencies. */

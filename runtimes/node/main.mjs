@@ -5,7 +5,7 @@
  */
 import { pathToFileURL } from 'node:url';
 import { answerCall, cancelCall, creditCall, dataOfCall, useHandler } from './calls.mjs';
-import { findHandler, problemOf } from './handler.mjs';
+import { findHandler, locateSyntaxError, problemOf } from './handler.mjs';
 import { broken, endFlag, Link, types } from './link.mjs';
 import { warmUp } from './warm-up.mjs';
 import { installWebGlobals } from './web.mjs';
@@ -92,7 +92,11 @@ async function load(settings) {
   try {
     module = await import(pathToFileURL(file).href);
   } catch (error) {
-    return refuse(problemOf(error, settings));
+    const problem = problemOf(error, settings);
+    const isLost = problem.reason === 'syntax' && problem.line === undefined;
+    return refuse(
+      isLost ? locateSyntaxError(problem, pathToFileURL(file).href, settings) : problem,
+    );
   }
   const found = findHandler(module, settings);
   if (found.problem !== undefined) return refuse(found.problem);

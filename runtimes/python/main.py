@@ -856,9 +856,10 @@ def start_event_loop():
 
 
 class LoadFailed(Exception):
-    def __init__(self, reason, message):
+    def __init__(self, reason, message, file=None):
         super().__init__(message)
         self.reason = reason
+        self.file = file
 
 
 directory = None  # of the version this process runs; None before LOAD
@@ -967,12 +968,12 @@ def find_handler(module, entry, name):
             return value
         found = found or (value is not None and candidate)
     if found:
-        raise LoadFailed("handler-missing", f"{found} in {entry} is not callable.")
+        raise LoadFailed("handler-missing", f"{found} in {entry} is not callable.", entry)
     wanted = name or ", ".join(HANDLER_NAMES[:-1]) + f" or {HANDLER_NAMES[-1]}"
     names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
     own = [key for key in names if getattr(module, key).__module__ == module.__name__]
     exist = f"It has: {', '.join(own or names)}." if names else "It has no callables."
-    raise LoadFailed("handler-missing", f"{entry} has no {wanted}. {exist}")
+    raise LoadFailed("handler-missing", f"{entry} has no {wanted}. {exist}", entry)
 
 
 def adapt(handler, entry):
@@ -998,7 +999,7 @@ def adapt(handler, entry):
     if least > 2:
         name = getattr(handler, "__name__", "The handler")
         message = f"{name} in {entry} must take (event, context), it takes "
-        raise LoadFailed("handler-missing", f"{message}{inspect.signature(handler)}.")
+        raise LoadFailed("handler-missing", f"{message}{inspect.signature(handler)}.", entry)
     if most >= 2:
         return handler
     if most == 1:
@@ -1035,7 +1036,8 @@ def describe(error, reason):
 
 def load_problem(error):
     if isinstance(error, LoadFailed):
-        return {"reason": error.reason, "message": str(error)}
+        problem = {"reason": error.reason, "message": str(error)}
+        return {**problem, "file": error.file} if error.file else problem
     if isinstance(error, SyntaxError) and error.filename and error.filename[0] != "<":
         return describe(error, "syntax")
     if isinstance(error, ModuleNotFoundError):

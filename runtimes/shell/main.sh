@@ -15,17 +15,24 @@ case $first in
     ;;
   *) interpreter=/bin/sh ;;
 esac
-case ${interpreter##*/} in
-  sh | bash | dash | ksh | zsh | 'env sh' | 'env bash' | 'env dash' | 'env ksh' | 'env zsh')
-    # Unquoted on purpose: the interpreter line may carry one argument.
-    if [ -n "$check" ]; then exec $interpreter -n "$entry"; fi
-    ;;
-  *)
-    if [ -n "$check" ]; then
-      command -v "${interpreter##* }" >/dev/null 2>&1 && exit 0
-      echo "$entry: 1: the interpreter ${interpreter##* } does not exist" >&2
-      exit 1
-    fi
-    ;;
-esac
+# Unquoted on purpose from here on: the interpreter line may carry arguments.
+if [ -n "$check" ]; then
+  program=
+  for word in $interpreter; do
+    case ${word##*/} in
+      env) continue ;;
+      -* | *=*) [ -n "$program" ] || continue ;;
+    esac
+    program=$word
+    break
+  done
+  if ! command -v "$program" >/dev/null 2>&1; then
+    echo "$entry: 1: the interpreter $program does not exist" >&2
+    exit 1
+  fi
+  case ${program##*/} in
+    sh | bash | dash | ksh | zsh) exec "$program" -n "$entry" ;;
+  esac
+  exit 0
+fi
 exec $interpreter "$entry" "$@"

@@ -365,8 +365,11 @@ export class Functions {
     const row = wasReady
       ? entry.row
       : await store.functions.settle({ ...settlement, activate: failure === undefined });
-    if (row === 'missing' || registry.get(entry.row.namespace, entry.row.name) !== entry)
-      return pool.retire(version);
+    if (row === 'missing' || registry.get(entry.row.namespace, entry.row.name) !== entry) {
+      // Removed while it was built: what the build has written meanwhile goes too.
+      pool.retire(version);
+      return rm(dirname(version.directory), { recursive: true, force: true });
+    }
     Object.assign(version.row, settlement);
     if (wasReady) return;
     entry.replaceRow(row);

@@ -77,6 +77,10 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
   app.setNotFoundHandler((request, reply) =>
     answerError(notFound(routes, request, reply), request, reply, options.log),
   );
+  app.addHook('preHandler', async request => {
+    if (!Buffer.isBuffer(request.body) || request.url.includes('/sources')) return;
+    throw new GatewayError('MEDIA_TYPE_UNSUPPORTED', 'this route takes application/json');
+  });
   functionRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({

@@ -22,6 +22,17 @@ import type { Log } from '../log.ts';
 import type { Slots } from '../slots.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Exchange, headerOf } from './exchange.ts';
+import {
+  badHeaderValue,
+  type Incoming,
+  isDocument,
+  isGatewaysOwn,
+  isHeaderName,
+  isHopByHop,
+  isNamedIn,
+  isOurs,
+  readHeaders,
+} from './headers.ts';
 
 export interface DataPlaneOptions {
   registry: Registry;
@@ -317,175 +328,17 @@ class DataPlane {
   }
 }
 
-/** What the gateway itself reads of a request's headers, found in one pass. */
-interface Incoming {
-  pairs: HeaderPairs;
-  authorization: string | undefined;
-  callId: string | undefined;
-  connection: string | undefined;
-  forwardedFor: string | undefined;
-  forwardedHost: string | undefined;
-  forwardedProto: string | undefined;
-  host: string | undefined;
-  traceparent: string | undefined;
-}
-
-function readHeaders(pairs: HeaderPairs): Incoming {
-  const incoming: Incoming = {
-    pairs,
-    authorization: undefined,
-    callId: undefined,
-    connection: undefined,
-    forwardedFor: undefined,
-    forwardedHost: undefined,
-    forwardedProto: undefined,
-    host: undefined,
-    traceparent: undefined,
-  };
-  for (let i = 0; i < pairs.length; i += 2) readHeader(incoming, pairs[i]!, pairs[i + 1]!);
-  return incoming;
-}
-
-/** Lengths first: most headers of most requests are none of ours, and comparing a number is cheap. */
-function readHeader(incoming: Incoming, name: string, value: string): void {
-  switch (name.length) {
-    case 4:
-      if (name.toLowerCase() === 'host') incoming.host = value;
-      return;
-    case 9:
-      if (name.toLowerCase() === 'x-call-id' && isLabel(value)) incoming.callId = value;
-      return;
-    case 10:
-      if (name.toLowerCase() === 'connection' && !isPlainConnection(value))
-        incoming.connection = `${incoming.connection ?? ''},${value.toLowerCase()}`;
-      return;
-    case 11:
-      if (name.toLowerCase() === 'traceparent' && isTraceparent(value))
-        incoming.traceparent = value;
-      return;
-    case 13:
-      if (name.toLowerCase() === 'authorization') incoming.authorization ??= value;
-      return;
-    case 15:
-      if (name.toLowerCase() === 'x-forwarded-for') {
-        incoming.forwardedFor =
-          incoming.forwardedFor === undefined ? value : `${incoming.forwardedFor}, ${value}`;
-      }
-      return;
-    case 16:
-      if (name.toLowerCase() === 'x-forwarded-host') incoming.forwardedHost = value;
-      return;
-    case 17:
-      if (name.toLowerCase() === 'x-forwarded-proto') incoming.forwardedProto = value;
-      return;
-    default:
-  }
-}
-
-function isPlainConnection(value: string): boolean {
-  return value === 'keep-alive' || value === 'close' || value === 'Keep-Alive';
-}
-
-/** Headers that the gateway writes anew. */
-function isOurs(name: string, trustProxy: boolean): boolean {
-  switch (name.length) {
-    case 9:
-      return name.toLowerCase() === 'x-call-id';
-    case 11:
-      return name.toLowerCase() === 'traceparent';
-    case 15:
-      return name.toLowerCase() === 'x-forwarded-for';
-    case 16:
-      return !trustProxy && name.toLowerCase() === 'x-forwarded-host';
-    case 17:
-      return !trustProxy && name.toLowerCase() === 'x-forwarded-proto';
-    default:
-      return false;
-  }
-}
-
-/** Headers about one connection only (RFC 9110, 7.6.1), and those that only our HTTP reader may answer. */
-function isHopByHop(name: string): boolean {
-  switch (name.length) {
-    case 2:
-      return name.toLowerCase() === 'te';
-    case 6:
-      return name.toLowerCase() === 'expect';
-    case 7: {
-      const lower = name.toLowerCase();
-      return lower === 'trailer' || lower === 'upgrade';
-    }
-    case 10: {
-      const lower = name.toLowerCase();
-      return lower === 'connection' || lower === 'keep-alive';
-    }
-    case 16:
-      return name.toLowerCase() === 'proxy-connection';
-    case 17:
-      return name.toLowerCase() === 'transfer-encoding';
-    case 18:
-      return name.toLowerCase() === 'proxy-authenticate';
-    case 19:
-      return name.toLowerCase() === 'proxy-authorization';
-    default:
-      return false;
-  }
-}
-
-function isNamedIn(connection: string, name: string): boolean {
-  const lower = name.toLowerCase();
-  // What frames or addresses the message cannot be taken off by a client's Connection header.
-  if (lower === 'host' || lower === 'content-length' || lower === 'content-type') return false;
-  return connection.split(',').some(option => option.trim() === lower);
-}
-
-/** A caller's own id for a call: printable, short, safe in a log line. */
-function isLabel(value: string): boolean {
-  return /^[\x21-\x7e]{1,128}$/.test(value);
-}
-
-function isTraceparent(value: string): boolean {
-  return /^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$/.test(value);
-}
-
 function isAscii(text: string): boolean {
   for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 0x7f) return false;
   return true;
 }
 
-/** Names that functions have used and that are valid: looking one up is cheaper than checking it. */
-const headerNames = new Set<string>();
-const headerNamesMax = 500;
-
-function isHeaderName(name: string): boolean {
-  if (headerNames.has(name)) return true;
-  if (!/^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(name)) return false;
-  if (headerNames.size < headerNamesMax && name.length <= 64) headerNames.add(name);
-  return true;
-}
-
-// biome-ignore lint/suspicious/noControlCharactersInRegex: exactly what would let a function forge an answer
-const badHeaderValue = /[\0-\x08\x0a-\x1f\x7f\u0100-\uffff]/;
 const brokenHeader = new GatewayError(
   'FUNCTION_FAILED',
   'the answer has a header that HTTP cannot carry',
 );
 
 const sandbox = 'sandbox allow-scripts allow-forms allow-popups';
-
-/** Documents that a browser would run as the gateway's own origin, the console's. */
-function isDocument(type: string): boolean {
-  const c = type.charCodeAt(0) | 0x20;
-  // text/plain and application/json, the most common by far, are told from the rest by few characters.
-  if (c === 0x61 && type.startsWith('application/json')) return false;
-  return /^\s*(?:text\/(?:html|xml|xsl)|application\/xml|[^;]*\+xml)/i.test(type);
-}
-
-/** Names that only the gateway may put into an answer. */
-function isGatewaysOwn(name: string): boolean {
-  if (name.length === 9) return name.toLowerCase() === 'x-call-id';
-  return name.length === 15 && name.toLowerCase() === 'x-fnway-failure';
-}
 
 const clientLeft = new GatewayError(
   'CALL_CANCELLED',

@@ -69,6 +69,8 @@ export function createNodeReader(options: NodeReaderOptions): Server {
     response: ServerResponse,
     expectsContinue: boolean,
   ): void {
+    // Node goes on reading behind a refusal: what stands there may be what the refusal was for.
+    if (refused.has(request.socket)) return;
     const problem = ambiguity(request);
     if (problem !== undefined) return refuse(response, problem, options);
     request.url = originForm(request.url!);
@@ -94,16 +96,41 @@ export function createNodeReader(options: NodeReaderOptions): Server {
     writeRaw(socket, new GatewayError('METHOD_NOT_ALLOWED', 'CONNECT is for proxies'), options);
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => {
-    // An answer that is on its way cannot be followed by another one.
-    const answering = (socket as { _httpMessage?: ServerResponse })._httpMessage?.headersSent;
-    if (!socket.writable || error.code === 'ECONNRESET' || answering) return void socket.destroy();
-    writeRaw(socket, clientProblem(error, limits), options);
+    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const pending = pendingOf(socket);
+    const isItsOwnBody = pending !== undefined && !pending.req.complete;
+    if (isItsOwnBody && pending.headersSent) return void socket.destroy();
+    if (pending === undefined || isItsOwnBody) {
+      return writeRaw(socket, clientProblem(error, limits), options);
+    }
+    // The call before the garbage has run: its answer comes first.
+    refused.add(socket);
+    if (pending.headersSent && pending.writableEnded) return void socket.destroySoon();
+    pending.once('finish', () => {
+      if (error.code === 'HPE_CLOSED_CONNECTION' || pending.shouldKeepAlive === false)
+        return void socket.destroySoon();
+      writeRaw(socket, clientProblem(error, limits), options);
+    });
   });
   return server;
 }
 
+/** Connections that end with an answer already given: nothing more of them is served. */
+const refused = new WeakSet<Socket>();
+
+/** The answer that Node is about to give on a connection. */
+function pendingOf(socket: Socket): ServerResponse | undefined {
+  return (socket as { _httpMessage?: ServerResponse })._httpMessage ?? undefined;
+}
+
 /** What two parsers could read differently is refused, whoever might be in front of us. */
 function ambiguity(request: IncomingMessage): GatewayError | undefined {
+  if (request.httpVersion !== '1.1' && request.httpVersion !== '1.0') {
+    return new GatewayError(
+      'REQUEST_MALFORMED',
+      `HTTP/${request.httpVersion} is not spoken here; use HTTP/1.1`,
+    );
+  }
   let hosts = 0;
   for (let i = 0; i < request.rawHeaders.length; i += 2) {
     if (request.rawHeaders[i]!.toLowerCase() === 'host') hosts++;
@@ -140,7 +167,8 @@ function watchControlBody(
   options: NodeReaderOptions,
 ): void {
   const { bodyIdleMsMax } = options.limits;
-  request.setTimeout(bodyIdleMsMax, () => {
+  request.socket.setTimeout(bodyIdleMsMax);
+  request.once('timeout', () => {
     if (request.complete) return;
     const error = new GatewayError(
       'REQUEST_TIMED_OUT',
@@ -188,6 +216,7 @@ function refuse(
   options: { clock: Clock; status?: number },
 ): void {
   const status = options.status ?? error.status;
+  if (response.socket !== null) refused.add(response.socket);
   const body = JSON.stringify({ ...toProblem(error, newId('req', options.clock.now())), status });
   response.writeHead(status, {
     'content-type': 'application/problem+json',

@@ -4,6 +4,9 @@ import type { ErrorCode, Issue } from '../../client/errors.ts';
 import { suggest } from '../domain/suggest.ts';
 import { GatewayError } from '../errors.ts';
 
+/** Issues in one answer. */
+const issuesMax = 20;
+
 /** The value as its type, or a GatewayError whose issues name every field that is wrong. */
 export function parse<T extends z.ZodType>(
   schema: T,
@@ -12,10 +15,16 @@ export function parse<T extends z.ZodType>(
 ): z.output<T> {
   const result = schema.safeParse(value);
   if (result.success) return result.data;
-  const issues = result.error.issues.flatMap(issue => explain(issue, schema));
+  const found = result.error.issues;
+  // A caller mends the first few; explaining thousands would cost more than the request.
+  const issues = found
+    .slice(0, issuesMax)
+    .flatMap(issue => explain(issue, schema))
+    .slice(0, issuesMax);
   const first = issues[0]!;
   const hint = first.hint === undefined ? '' : `; ${first.hint}`;
-  const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
+  const others = Math.max(found.length, issues.length) - 1;
+  const more = others > 0 ? ` (and ${others} more)` : '';
   const where = first.path === '' ? '' : `${first.path}: `;
   throw new GatewayError(code, `${where}${first.message}${hint}${more}`, { issues });
 }
@@ -24,7 +33,7 @@ function explain(issue: z.core.$ZodIssue, schema: z.ZodType): Issue[] {
   const path = issue.path.join('.');
   if (issue.code === 'unrecognized_keys') {
     const known = keysAt(schema, issue.path);
-    return issue.keys.map(key => {
+    return issue.keys.slice(0, issuesMax).map(key => {
       const near = suggest(key, known);
       return {
         path: path === '' ? key : `${path}.${key}`,
@@ -39,6 +48,9 @@ function explain(issue: z.core.$ZodIssue, schema: z.ZodType): Issue[] {
     return best.flatMap(inner =>
       explain({ ...inner, path: [...issue.path, ...inner.path] } as z.core.$ZodIssue, schema),
     );
+  }
+  if (issue.code === 'invalid_key') {
+    return [{ path, message: issue.issues[0]?.message ?? issue.message }];
   }
   return [{ path, message: issue.message }];
 }

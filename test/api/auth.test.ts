@@ -202,8 +202,9 @@ test('a token opens its own function in its own namespace, pinned or not', async
 
 test('a function token does not reach the function', async () => {
   for (const path of ['/function/locked', '/function/locked@1']) {
-    for (const te of [{}, { te: 'trailers' }]) {
-      const headers = { authorization: `Token ${token}`, ...te };
+    for (const te of [undefined, 'trailers']) {
+      const headers = new Headers({ authorization: `Token ${token}` });
+      if (te !== undefined) headers.set('te', te);
       assert.deepEqual(await seen(await call(path, { headers })), [], path);
     }
   }
@@ -219,29 +220,21 @@ test('the admin token calls any function and reaches none', async () => {
     assert.deepEqual(await seen(await gateway.control(path)), [], path);
 });
 
-/** Authorization headers, in this order, on one request to a function. */
-async function seenOf(name: string, values: string[]): Promise<string[]> {
-  const lines = values.map(value => `Authorization: ${value}\r\n`).join('');
-  const connection = await gateway.connect();
-  connection.write(`GET /function/${name} HTTP/1.1\r\nHost: a\r\n${lines}\r\n`);
-  const answer = await connection.next();
-  connection.destroy();
-  assert.equal(answer.status, 200, answer.body);
-  return (JSON.parse(answer.body) as { seen: string[] }).seen;
-}
-
-test('no token of ours reaches a function behind another Authorization header', async () => {
-  const foreign = 'Bearer foreign';
-  const admin = `Bearer ${adminToken}`;
+test('two Authorization headers are refused: one could carry a token past the other', async () => {
   for (const values of [
-    [foreign, admin],
-    [admin, foreign],
+    ['Bearer foreign', `Bearer ${adminToken}`],
+    [`Bearer ${adminToken}`, 'Bearer foreign'],
+    [`Bearer ${token}`, `Bearer ${token}`],
   ]) {
-    const got = await seenOf('open', values);
-    assert.ok(!got.some(value => value.includes(adminToken)), `${values.indexOf(admin)}: ${got}`);
+    for (const name of ['open', 'locked']) {
+      const lines = values.map(value => `Authorization: ${value}\r\n`).join('');
+      const answer = await gateway.raw(
+        `GET /function/${name} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n${lines}\r\n`,
+      );
+      assert.match(answer, /^HTTP\/1\.1 400 /);
+      assert.match(answer, /"code":"REQUEST_MALFORMED"/);
+    }
   }
-  const got = await seenOf('locked', [`Bearer ${token}`, `Bearer ${token}`]);
-  assert.deepEqual(got, []);
 });
 
 test('a foreign Authorization reaches a function that asks for none', async () => {
@@ -323,7 +316,9 @@ test('a configured admin token replaces that of the data directory unless it is 
     assert.equal((await second.client.getToken('locked')).token, kept, 'rotation survives');
     await second.stop();
     for (const weak of ['', 'short', 'has spaces in it, many', 'ünïcödé-ünïcödé-ünïcödé'])
-      await assert.rejects(withToken(weak), { code: 'CONFIG_INVALID' });
+      await assert.rejects(startTestGateway({ env: { FNWAY_ADMIN_TOKEN: weak } }), {
+        code: 'CONFIG_INVALID',
+      });
   } finally {
     rmSync(data, { recursive: true, force: true });
   }

@@ -69,6 +69,8 @@ export async function startChild(options: ChildOptions): Promise<Child> {
   const exited = new Promise<string>(resolve => {
     // `close` waits for the output too; a grandchild that holds the pipes open must not hold this back for ever.
     child.once('exit', (code, signal) => {
+      // What it leaves running goes with it, while its group still has its number.
+      kill(-pid);
       options.keeper.remove(pid);
       const status = signal !== null ? `signal ${signal}` : `status ${code}`;
       const late = options.clock.after(outputAfterExitMsMax, () => resolve(status));

@@ -105,7 +105,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
       if (query.project !== undefined && row.settings.project !== query.project) continue;
       if (
         !labels.every(([key, ...value]) =>
-          matchesLabel(row.settings.labels[key!], value.length === 0 ? undefined : value.join('=')),
+          matchesLabel(row.settings.labels, key!, value.length === 0 ? undefined : value.join('=')),
         )
       )
         continue;
@@ -212,6 +212,10 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
 
 const followBytesMax = 1024 ** 2;
 
-function matchesLabel(actual: string | undefined, wanted: string | undefined): boolean {
-  return wanted === undefined ? actual !== undefined : actual === wanted;
+function matchesLabel(
+  labels: Record<string, string>,
+  key: string,
+  wanted: string | undefined,
+): boolean {
+  return Object.hasOwn(labels, key) && (wanted === undefined || labels[key] === wanted);
 }

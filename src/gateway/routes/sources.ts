@@ -2,7 +2,7 @@
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import { nameSchema } from '../../domain/function.ts';
-import { GatewayError } from '../../errors.ts';
+import { GatewayError, toProblem } from '../../errors.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
 import { parse } from '../parse.ts';
 
@@ -30,19 +30,8 @@ export function sourceRoutes(app: FastifyInstance, options: ControlPlaneOptions)
     const { digest } = parse(digestSchema, request.params, 'QUERY_INVALID');
     if (await functions.hasSource(digest)) return { digest };
     const error = new GatewayError('SOURCE_NOT_FOUND', `no source ${digest} has been uploaded`);
-    return reply
-      .code(404)
-      .type('application/problem+json')
-      .send({ ...problemOf(error), status: 404 });
+    // Elsewhere this code is about a definition; here it is about the path.
+    const problem = { ...toProblem(error, request.id), status: 404 };
+    return reply.code(404).type('application/problem+json').send(problem);
   });
-}
-
-function problemOf(error: GatewayError) {
-  return {
-    type: `urn:fnway:error:${error.code}`,
-    title: 'Source not uploaded',
-    code: error.code,
-    detail: error.message,
-    remedy: error.remedy,
-  };
 }

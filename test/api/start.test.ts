@@ -1,0 +1,148 @@
+/**
+ * Goal: a gateway that cannot start says why and leaves nothing behind, and what another process did to its store is
+ * noticed. Method: gateways made with wrong settings, wrong runtimes and a taken port; a second hand on the database.
+ */
+import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
+import { after, test } from 'node:test';
+import { parseConfig } from '../../src/config.ts';
+import { createGateway } from '../../src/main.ts';
+import {
+  javascript,
+  makeDataDirectory,
+  problemOf,
+  startTestGateway,
+} from '../../src/testing/index.ts';
+
+const scratch = mkdtempSync(join(tmpdir(), 'fnway-start-'));
+after(() => rmSync(scratch, { recursive: true, force: true }));
+
+let directories = 0;
+
+/** A directory of runtimes with one runtime.yaml of this text. */
+function runtimesWith(yaml: string): string {
+  const directory = join(scratch, String(++directories));
+  mkdirSync(join(directory, 'mine'), { recursive: true });
+  writeFileSync(join(directory, 'mine', 'runtime.yaml'), yaml);
+  return directory;
+}
+
+test('a runtime that is not as it must be stops the start with its file and key', async () => {
+  const good = 'name: mine\nprotocol: stdio\ncommand: [/bin/cat]\nentries: [a]\n';
+  const cases: Array<[runtimes: string, said: RegExp]> = [
+    [join(scratch, 'none'), /none cannot be read/],
+    [runtimesWith('name: ['), /runtime\.yaml is not YAML/],
+    [runtimesWith(''), /runtime\.yaml: file: /],
+    [runtimesWith(good.replace('stdio', 'http2')), /runtime\.yaml: protocol: /],
+    [runtimesWith(good.replace('mine', 'Mine!')), /runtime\.yaml: name: /],
+    [runtimesWith(`${good}warm: -1\n`), /runtime\.yaml: warm: /],
+    [runtimesWith(`${good}wram: 1\n`), /wram/],
+    [runtimesWith('name: mine\n'), /protocol: .*command: .*entries: /],
+  ];
+  for (const [runtimes, said] of cases)
+    await assert.rejects(startTestGateway({ settings: { runtimes } }), {
+      code: 'RUNTIME_INVALID',
+      message: said,
+    });
+});
+
+test('a runtime of a user is there beside the others, and may replace one', async () => {
+  const directory = runtimesWith(
+    'name: mine\nprotocol: stdio\ncommand: [/bin/cat, "{entry}"]\nentries: [text.txt]\n',
+  );
+  const gateway = await startTestGateway({ settings: { runtimes: directory } });
+  try {
+    const { items } = await gateway.client.listRuntimes();
+    const names = items.map(item => item.name).sort();
+    assert.deepEqual(names, ['mine', 'node', 'python', 'shell']);
+    await gateway.put('text', { runtime: 'mine', source: { files: { 'text.txt': 'a text' } } });
+    assert.equal(await (await gateway.call('/function/text')).text(), 'a text');
+  } finally {
+    await gateway.stop();
+  }
+});
+
+test('a wrong setting stops the start with its name and what it takes', () => {
+  const cases: Array<[settings: Record<string, string>, said: RegExp]> = [
+    [{ port: 'x' }, /--port .*0 to 65535/],
+    [{ port: '70000' }, /--port/],
+    [{ headersMsMax: 'soon' }, /--headers-ms-max .*duration/],
+    [{ headersBytesMax: 'much' }, /--headers-bytes-max .*size/],
+    [{ waitingCallsMax: '-1' }, /--waiting-calls-max/],
+    [{ uidRange: '0:10' }, /--uid-range .*FIRST:COUNT/],
+    [{ logLevel: 'loud' }, /--log-level .*debug, info/],
+    [{ trustProxy: 'perhaps' }, /--trust-proxy/],
+    [{ warm: 'x' }, /--warm/],
+  ];
+  for (const [settings, said] of cases)
+    assert.throws(() => parseConfig(settings, {}), { code: 'CONFIG_INVALID', message: said });
+});
+
+test('a port that is taken stops the start with what to do, and frees what was opened', async () => {
+  const first = await startTestGateway();
+  const data = makeDataDirectory();
+  const flags = (port: number) => ({ data, port: String(port), logLevel: 'silent', warm: '0' });
+  try {
+    const second = await createGateway(parseConfig(flags(first.port), {}));
+    await assert.rejects(second.start(), {
+      code: 'ADDRESS_IN_USE',
+      remedy: /--port/,
+      message: new RegExp(`${first.port}`),
+    });
+    await second.stop();
+    const third = await createGateway(parseConfig(flags(0), {}));
+    const { url } = await third.start();
+    assert.equal((await fetch(`${url}/readyz`)).status, 200);
+    await third.stop();
+    const wrongHost = await createGateway(parseConfig({ ...flags(0), host: '192.0.2.1' }, {}));
+    await assert.rejects(wrongHost.start(), { code: 'CONFIG_INVALID', message: /192\.0\.2\.1/ });
+    await wrongHost.stop();
+  } finally {
+    await first.stop();
+    rmSync(data, { recursive: true, force: true });
+  }
+});
+
+test('a gateway that cannot be made does not keep its data directory', async () => {
+  const data = makeDataDirectory();
+  try {
+    for (const [settings, env] of [
+      [{ runtimes: join(scratch, 'none') }, {}],
+      [{}, { FNWAY_ADMIN_TOKEN: 'weak' }],
+    ] as Array<[Record<string, string>, Record<string, string>]>) {
+      await assert.rejects(startTestGateway({ data, settings, env }), {
+        code: /RUNTIME_INVALID|CONFIG_INVALID/,
+      });
+      const next = await startTestGateway({ data });
+      assert.equal((await next.call('/readyz')).status, 200);
+      await next.stop();
+    }
+  } finally {
+    rmSync(data, { recursive: true, force: true });
+  }
+});
+
+test('a function that another program changed meanwhile is not overwritten', async () => {
+  const gateway = await startTestGateway();
+  try {
+    const definition = javascript('export default () => new Response("x");', { auth: 'none' });
+    await gateway.put('shared', definition);
+    const db = new DatabaseSync(join(gateway.data, 'fnway.db'));
+    db.exec("UPDATE functions SET revision = revision + 1000 WHERE name = 'shared'");
+    db.close();
+    const path = '/v1/namespaces/default/functions/shared';
+    const response = await gateway.control(path, {
+      method: 'PUT',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ ...definition, description: 'changed' }),
+    });
+    await problemOf(response, { status: 409, code: 'REVISION_CONFLICT' });
+    assert.equal((await gateway.client.getFunction('shared')).description, '');
+    assert.equal(await (await gateway.call('/function/shared')).text(), 'x');
+  } finally {
+    await gateway.stop();
+  }
+});
