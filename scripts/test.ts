@@ -1,15 +1,17 @@
 /**
- * Runs the tests: `node scripts/test.ts fast|all|e2e [name…]`. `fast` is what `npm run check` runs, under a minute:
- * everything beside the code, api and tidy. `e2e` starts real gateways. Names select files that contain them.
+ * Runs the tests: `node scripts/test.ts fast|api|e2e|all [name…]`. `fast` is what `npm run check` runs, under a minute:
+ * everything beside the code, tidy and docs. `api` drives whole gateways over HTTP, `e2e` starts them as a user does.
+ * Names select files that contain them.
  */
 import { spawnSync } from 'node:child_process';
 import { globSync } from 'node:fs';
 
 const suites: Record<string, string[]> = {
-  fast: ['{src,client,sdk,runtimes}/**/*.test.ts', 'test/*.test.ts', 'test/api/*.test.ts'],
+  fast: ['{src,client,sdk,runtimes}/**/*.test.ts', 'test/*.test.ts'],
+  api: ['test/api/*.test.ts'],
   e2e: ['test/e2e/*.test.ts'],
 };
-suites.all = [...suites.fast!, ...suites.e2e!];
+suites.all = Object.values(suites).flat();
 
 const [suite = 'all', ...names] = process.argv.slice(2);
 const patterns = suites[suite];
@@ -24,7 +26,7 @@ const result = spawnSync(
   process.execPath,
   [
     '--test',
-    '--test-reporter=dot',
+    `--test-reporter=${process.env.CI ? 'spec' : 'dot'}`,
     '--test-reporter-destination=stdout',
     '--test-concurrency=2',
     ...files,
