@@ -19,6 +19,8 @@ if (path === undefined || secret === undefined) {
   process.exit(2);
 }
 process.title = 'fnway-node';
+// Each change of identity stops every thread for a moment: this one need not wait for LOAD.
+if (process.getuid() === 0) process.setgroups([]);
 installWebGlobals();
 
 let loadParts = [];
@@ -112,7 +114,6 @@ function refuse(problem) {
 
 function takeIdentity({ uid, gid }) {
   if (uid === undefined) return;
-  process.setgroups([]);
   process.setgid(gid);
   process.setuid(uid);
 }
