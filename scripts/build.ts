@@ -1,5 +1,6 @@
 /**
  * Makes `dist/`: the CLI, the library and the client as plain JavaScript, and their types. Runs before `npm pack`.
+ * With `--start` it makes `.start/` without types, which is what `npm start` runs: neither disturbs the other.
  * Dependencies stay imports; the package's own code is bundled so that a start reads few files.
  */
 import { spawnSync } from 'node:child_process';
@@ -8,7 +9,8 @@ import { join } from 'node:path';
 import { build } from 'esbuild';
 
 const root = join(import.meta.dirname, '..');
-const dist = join(root, 'dist');
+const isForStart = process.argv.includes('--start');
+const dist = join(root, isForStart ? '.start' : 'dist');
 
 rmSync(dist, { recursive: true, force: true });
 await build({
@@ -30,8 +32,7 @@ await build({
 });
 chmodSync(join(dist, 'cli.js'), 0o755);
 
-// `npm start` needs no types, and starts a second earlier without them.
-if (!process.argv.includes('--no-types')) {
+if (!isForStart) {
   const types = spawnSync(
     process.execPath,
     [join(root, 'node_modules/typescript/bin/tsc'), '-p', 'tsconfig.build.json'],
