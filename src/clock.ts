@@ -21,7 +21,7 @@ export const systemClock: Clock = {
   monotonicMs: () => performance.now(),
   after(delayMs, fn, options) {
     // Node fires at once what is longer than 2^31 ms.
-    const timer = setTimeout(fn, Math.min(delayMs, 2 ** 31 - 1));
+    const timer = setTimeout(fn, Math.max(0, Math.min(delayMs, 2 ** 31 - 1)));
     if (options?.unref) timer.unref();
     return { cancel: () => clearTimeout(timer) };
   },

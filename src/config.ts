@@ -19,7 +19,8 @@ export interface Config {
   /** `warm` of every runtime; undefined leaves it to the runtimes. */
   warm: number | undefined;
   /** First uid and number of uids for functions when the gateway is root. */
-  uidRange: { first: number; count: number };
+  /** Undefined: 65,536 users of a place that follows from the data directory. */
+  uidRange: { first: number; count: number } | undefined;
   limits: Limits;
   /** What tools inherit and functions start from; nothing else of the environment is used. */
   path: string;
@@ -92,8 +93,8 @@ export const settings = {
   uidRange: {
     flag: 'uidRange',
     env: 'FNWAY_UID_RANGE',
-    default: '1900000000:65536',
-    help: 'FIRST:COUNT of the users that functions run as when the gateway is root',
+    default: '',
+    help: 'FIRST:COUNT of the users that functions run as when the gateway is root; else 65,536 from a place of the data directory’s own',
   },
   headersBytesMax: {
     flag: 'headersBytesMax',
@@ -192,11 +193,8 @@ export function parseConfig(
       ? (text(name) as T)
       : refuse(name, `give one of ${values.join(', ')}`);
   const range = /^(\d{1,10}):(\d{1,7})$/.exec(text('uidRange'));
-  if (
-    range === null ||
-    Number(range[1]) < 1000 ||
-    Number(range[1]) + Number(range[2]) > 4_294_967_294
-  ) {
+  const [first, count] = [Number(range?.[1]), Number(range?.[2])];
+  if (text('uidRange') !== '' && !(first >= 1000 && count >= 1 && first + count < 4_294_967_294)) {
     refuse('uidRange', 'give FIRST:COUNT, with FIRST from 1000');
   }
   return {
@@ -212,7 +210,7 @@ export function parseConfig(
     logFormat: oneOf('logFormat', ['json', 'text']),
     trustProxy: oneOf('trustProxy', ['true', 'false']) === 'true',
     warm: text('warm') === '' ? undefined : integer('warm', 0, 100),
-    uidRange: { first: Number(range![1]), count: Number(range![2]) },
+    uidRange: range === null ? undefined : { first, count },
     limits: {
       headersBytesMax: Math.min(size('headersBytesMax'), headersBytesLargest),
       headersMsMax: duration('headersMsMax'),

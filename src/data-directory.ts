@@ -2,6 +2,8 @@
  * The data directory: makes it, locks it for one gateway, and decides where the files of functions live so that
  * their users can reach them. Everything private in it is readable by the gateway's user alone.
  */
+
+import { createHash } from 'node:crypto';
 import {
   chmodSync,
   existsSync,
@@ -88,6 +90,17 @@ function sweepShared(): void {
       // Not one of ours, or being made just now.
     }
   }
+}
+
+const rangeCount = 65_536;
+
+/**
+ * The users of a root gateway's functions where no range is configured: one of 3,000 ranges between those that systems
+ * give out (systemd's end at 1,879,048,191), so that two gateways on one machine hardly ever share users.
+ */
+export function uidRangeOf(mark: string): { first: number; count: number } {
+  const place = createHash('sha256').update(mark).digest().readUInt32LE(0) % 3000;
+  return { first: 1_900_000_000 + place * rangeCount, count: rangeCount };
 }
 
 /** SQLite's own lock: the kernel gives it back however the gateway ends. */

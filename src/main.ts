@@ -13,14 +13,15 @@ import { createBuilder } from './build/build.ts';
 import { findEsbuild, findTools, isReachableByAll } from './build/find-tools.ts';
 import { type Clock, systemClock } from './clock.ts';
 import type { Config } from './config.ts';
-import { openDataDirectory } from './data-directory.ts';
+import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
 import { Registry } from './deploy/registry.ts';
 import type { Driver } from './driver/driver.ts';
 import { createHttpDriver } from './driver/http.ts';
+import { killUser } from './driver/process/child.ts';
 import { markVariable } from './driver/process/keeper.ts';
 import { openProcessDriver, type ProcessDriver } from './driver/process/process.ts';
-import { readRuntimes, stageRuntimes } from './driver/process/runtimes.ts';
+import { readRuntimes, stageRuntimes, stageSdks } from './driver/process/runtimes.ts';
 import { GatewayError } from './errors.ts';
 import { createDataPlane } from './gateway/data-plane.ts';
 import { createServer } from './gateway/server.ts';
@@ -82,6 +83,7 @@ async function build(
     mark: path => openSecretFile(join(path, 'gateway-id'), () => newSecret('').slice(0, 16)),
   });
   undo.push(() => data.unlock());
+  const uidRange = config.uidRange ?? uidRangeOf(data.mark);
   const inData = (name: string) => join(data.path, name);
   const sealer = openSealer(inData('key'));
   const adminToken = openAdminToken({ file: inData('admin.token'), fromEnv: config.adminToken });
@@ -93,6 +95,7 @@ async function build(
   const output = new OutputLog(() => clock.now());
   const metrics = new Metrics();
   const processes = await openProcessDriver({
+    ...(isRoot && { uidRange }),
     runtimes: tools.runtimes,
     interpreters: { node: tools.node, python: tools.python },
     mark: data.mark,
@@ -120,7 +123,7 @@ async function build(
     sealer,
     runtimes: tools.runtimes,
     codeDirectory: data.codePath,
-    uidFirst: isRoot ? config.uidRange.first : undefined,
+    uidFirst: isRoot ? uidRange.first : undefined,
   });
   const pool = new Pool({
     drivers,
@@ -151,7 +154,8 @@ async function build(
     clock,
     log,
     codeDirectory: data.codePath,
-    identityCount: isRoot ? config.uidRange.count : undefined,
+    identityCount: uidRange.count,
+    endUser: identity => killUser(identity.uid),
   });
 
   const inFlight = new Slots<CallSignal>();
@@ -230,6 +234,7 @@ const functionPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 function findInterpreters(config: Config, options: { isRoot: boolean; codePath: string }) {
   const { isRoot, codePath } = options;
   const own = readRuntimes([runtimesDirectory(), ...config.runtimeDirectories]);
+  stageSdks(own, codePath);
   const staged = isRoot
     ? stageRuntimes(own, { directory: codePath, node: process.execPath })
     : { runtimes: own, node: process.execPath };

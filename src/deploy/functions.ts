@@ -3,9 +3,9 @@
  * stored → source written → built → loaded once in an instance → active. A version that fails on the way never
  * replaces one that works. Keeps registry, store and pool in step.
  */
+
 import { createHash } from 'node:crypto';
-import { chownSync, existsSync } from 'node:fs';
-import { cp, mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Sealer } from '../auth/seal.ts';
 import type { BlobStore } from '../blob/blob.ts';
@@ -24,12 +24,14 @@ import type { Runtime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
+import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { Log } from '../log.ts';
 import type { NewRow, Store, VersionRow } from '../store/store.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { OutputLog } from '../telemetry/output.ts';
-import { buildMarker, type FunctionEntry, type LivingVersion, type Registry } from './registry.ts';
+import { removeFunction, removeVersion } from './files.ts';
+import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 
 export interface FunctionsOptions {
   store: Store;
@@ -44,8 +46,10 @@ export interface FunctionsOptions {
   clock: Clock;
   log: Log;
   codeDirectory: string;
-  /** How many functions have an identity of their own; undefined when the gateway is not root. */
-  identityCount: number | undefined;
+  /** How many functions there may be at once: the length of the uid range when the gateway is root. */
+  identityCount: number;
+  /** Ends every process of a function's user. */
+  endUser(identity: Identity): void;
 }
 
 export interface PutOutcome {
@@ -53,6 +57,11 @@ export interface PutOutcome {
   outcome: 'created' | 'updated' | 'unchanged';
   version?: LivingVersion;
 }
+
+const superseded: VersionFailure = {
+  code: 'BUILD_FAILED',
+  message: 'the gateway ended while it was built, and a newer version was deployed',
+};
 
 export const scriptEntry = 'script.sh';
 
@@ -70,21 +79,31 @@ export class Functions {
 
   /** Goes on where a stopped gateway left: versions that were being built, files that are gone, kept instances. */
   async resume(): Promise<void> {
-    const { store, registry, pool, log } = this.#options;
+    const { registry, pool, log } = this.#options;
     for (const entry of registry.all()) {
       if (entry.active !== undefined) {
         if (entry.row.settings.instances.min > 0) pool.activate(entry.active);
-        if (entry.active.row.sourceDigest !== undefined && !entry.active.isBuilt) {
+        if (!entry.active.isBuilt) {
           log.warn('the files of a version are gone; it is built again', {
             function: entry.row.name,
           });
           this.#startBuild(entry, entry.active);
         }
-        continue;
       }
-      const [latest] = await store.functions.versions(entry.row.id);
-      if (latest?.state === 'building') this.#startBuild(entry, registry.revive(entry, latest));
+      // Of several that were interrupted, the newest is what was wanted last.
+      const interrupted = await this.#interrupted(entry);
+      for (const [i, version] of interrupted.entries()) {
+        if (i === 0) this.#startBuild(entry, version);
+        else await this.#settle(entry, version, { failure: superseded, log: '' });
+      }
     }
+  }
+
+  /** Versions that a gateway was building when it ended, newest first. */
+  async #interrupted(entry: FunctionEntry): Promise<LivingVersion[]> {
+    const { store, registry } = this.#options;
+    const rows = await store.functions.versions(entry.row.id);
+    return rows.filter(row => row.state === 'building').map(row => registry.revive(entry, row));
   }
 
   async close(): Promise<void> {
@@ -121,9 +140,12 @@ export class Functions {
       await store.functions.remove(entry.row.id);
       registry.remove(entry);
       for (const version of entry.versions.values()) pool.retire(version);
+      const { identity } = [...entry.versions.values()][0] ?? {};
+      // Its number is given to another function one day: nothing of this one may live on under it.
+      if (identity !== undefined) this.#options.endUser(identity);
       output.remove(entry.row.id);
       metrics.remove(entry.row.namespace, entry.row.name);
-      await rm(join(codeDirectory, entry.row.id), { recursive: true, force: true });
+      await removeFunction(join(codeDirectory, entry.row.id), identity);
       await this.#sweepSources(entry);
     });
   }
@@ -228,8 +250,8 @@ export class Functions {
     settings: NewRow['settings'],
   ): Promise<PutOutcome> {
     const { store, registry, sealer, clock, identityCount } = this.#options;
-    const identity = registry.freeIdentity();
-    if (identityCount !== undefined && identity >= identityCount) {
+    const identity = registry.freeIdentity(identityCount);
+    if (identity === undefined) {
       throw new GatewayError(
         'CONFIG_INVALID',
         `all ${identityCount} users of the uid range belong to functions; configure a longer range`,
@@ -368,14 +390,14 @@ export class Functions {
     if (row === 'missing' || registry.get(entry.row.namespace, entry.row.name) !== entry) {
       // Removed while it was built: what the build has written meanwhile goes too.
       pool.retire(version);
-      return rm(dirname(version.directory), { recursive: true, force: true });
+      return removeFunction(dirname(version.directory), version.identity);
     }
     Object.assign(version.row, settlement);
     if (wasReady) return;
     entry.replaceRow(row);
     if (failure !== undefined) {
       pool.retire(version);
-      return rm(version.directory, { recursive: true, force: true });
+      return removeVersion(version.directory, version.identity);
     }
     if (row.activeVersion !== version.number) return;
     const previous = entry.active;
@@ -397,7 +419,8 @@ export class Functions {
         },
       };
     }
-    await rm(directory, { recursive: true, force: true });
+    await rm(version.markerFile, { force: true });
+    await removeVersion(directory, identity);
     await mkdir(dirname(directory), { recursive: true, mode: 0o711 });
     await writeTree(tree, directory, identity === undefined ? {} : { owner: identity });
     const built =
@@ -405,20 +428,10 @@ export class Functions {
         ? { ok: true as const, entry: scriptEntry, log: '' }
         : await this.#runBuild(version);
     if (!built.ok) return { log: built.log, failure: built.failure };
-    await this.#addSdk(version);
-    const marker = join(directory, buildMarker);
-    await mkdir(dirname(marker), { recursive: true });
-    await writeFile(marker, JSON.stringify({ entry: built.entry }));
-    if (identity !== undefined)
-      for (const path of [dirname(marker), marker]) chownSync(path, identity.uid, identity.gid);
+    const making = `${version.markerFile}.tmp`;
+    await writeFile(making, JSON.stringify({ entry: built.entry }), { mode: 0o600 });
+    await rename(making, version.markerFile);
     return { log: built.log };
-  }
-
-  /** What function code may import from the runtime, unless its own dependencies bring it. */
-  async #addSdk({ runtime, directory }: LivingVersion): Promise<void> {
-    if (runtime?.sdk === undefined) return;
-    const to = join(directory, runtime.sdk);
-    if (!existsSync(to)) await cp(join(runtime.directory, 'sdk'), to, { recursive: true });
   }
 
   async #treeOf(spec: VersionSpec): Promise<Tree | undefined> {

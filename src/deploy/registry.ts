@@ -20,9 +20,6 @@ export interface RegistryOptions {
   uidFirst: number | undefined;
 }
 
-/** What a build leaves beside the files of a version: that it is complete, and what to load. */
-export const buildMarker = '.fnway/build.json';
-
 /** Functions read from the store at a time. */
 const pageSize = 1000;
 
@@ -98,6 +95,14 @@ export class LivingVersion implements Version {
     return join(this.#options.codeDirectory, this.functionId, String(this.number));
   }
 
+  /**
+   * What a build leaves: that it is complete, and what to load. Beside the version's directory, never in it: that
+   * belongs to the function's user, who could put anything in its place.
+   */
+  get markerFile(): string {
+    return `${this.directory}.json`;
+  }
+
   get identity(): Identity | undefined {
     if (this.#options.uidFirst === undefined) return undefined;
     const uid = this.#options.uidFirst + this.entry.row.identity;
@@ -118,7 +123,7 @@ export class LivingVersion implements Version {
   #readFiles(): VersionFiles | undefined {
     let entry: string;
     try {
-      entry = JSON.parse(readFileSync(join(this.directory, buildMarker), 'utf8')).entry;
+      entry = JSON.parse(readFileSync(this.markerFile, 'utf8')).entry;
     } catch {
       return undefined;
     }
@@ -137,6 +142,7 @@ export class Registry {
   readonly #options: RegistryOptions;
   readonly #namespaces = new Map<string, Map<string, FunctionEntry>>();
   readonly #identities = new Set<number>();
+  #nextIdentity = 0;
 
   constructor(options: RegistryOptions) {
     this.#options = options;
@@ -187,6 +193,7 @@ export class Registry {
     }
     names.set(row.name, entry);
     this.#identities.add(row.identity);
+    this.#nextIdentity = Math.max(this.#nextIdentity, row.identity + 1);
     return entry;
   }
 
@@ -205,10 +212,13 @@ export class Registry {
     return version;
   }
 
-  /** The smallest identity that no living function has. */
-  freeIdentity(): number {
-    let identity = 0;
-    while (this.#identities.has(identity)) identity++;
-    return identity;
+  /** One that no living function has, and as late as possible one that a removed function had. */
+  freeIdentity(count: number): number | undefined {
+    for (let tries = 0; tries < count; tries++) {
+      const identity = this.#nextIdentity;
+      this.#nextIdentity = (identity + 1) % count;
+      if (!this.#identities.has(identity)) return identity;
+    }
+    return undefined;
   }
 }

@@ -20,7 +20,7 @@ export const runtimeSchema = z.strictObject({
   entries: z.array(z.string()).min(1),
   dependencies: z.string().optional(),
   installer: z.enum(['npm', 'pip', 'none']).default('none'),
-  /** Where in a version the runtime's `sdk/` directory is copied to, for what function code may import. */
+  /** Where beside all versions the runtime's `sdk/` directory is copied to, for what function code may import. */
   sdk: z.string().optional(),
   compile: z.enum(['typescript', 'none']).default('none'),
 });

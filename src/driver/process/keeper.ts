@@ -5,7 +5,8 @@
  * descendants that left their group. Where control groups are writable it also kills all that is in them. It runs in
  * a session of its own, so a signal to the gateway's group spares it.
  *
- * Without control groups, a process that left its group and wiped its environment is not found.
+ * When the gateway is root, every process of its functions' users goes too. Where neither is the case, a process that left
+ * its group and wiped its environment is not found.
  */
 
 import type { ChildProcess } from 'node:child_process';
@@ -14,9 +15,9 @@ import type { Log } from '../../log.ts';
 
 export const markVariable = 'FNWAY_GATEWAY';
 
-/** $1 is the gateway's mark, the rest are directories of control groups. Lines: `+PGID`, `-PGID`, `.` (leave without killing). */
+/** $1 is the gateway's mark, $2 and $3 first and number of its functions' users, the rest are directories of control groups. Lines: `+PGID`, `-PGID`, `.` (leave without killing). */
 const script = `
-mark=$1; shift
+mark=$1; first=$2; count=$3; shift 3
 groups=' '
 while read -r line; do
   case $line in
@@ -31,6 +32,11 @@ for d in "$@"; do
     [ -r "$f" ] && while read -r pid; do kill -9 "$pid" 2>/dev/null; done <"$f"
   done
 done
+if [ "$count" -gt 0 ]; then
+  for p in $(find /proc -maxdepth 1 -name '[0-9]*' -uid "+$((first - 1))" -uid "-$((first + count))" 2>/dev/null); do
+    kill -9 "\${p#/proc/}" 2>/dev/null
+  done
+fi
 tries=0
 while [ $tries -lt 20 ]; do
   found=
@@ -44,6 +50,22 @@ while [ $tries -lt 20 ]; do
 done
 `;
 
+export interface UidRange {
+  first: number;
+  count: number;
+}
+
+/** By what a gateway's processes are known. */
+interface Left {
+  mark: string;
+  cgroups: readonly string[];
+  uidRange: UidRange | undefined;
+}
+
+function argumentsOf({ mark, cgroups, uidRange }: Left): string[] {
+  return [mark, String(uidRange?.first ?? 0), String(uidRange?.count ?? 0), ...cgroups];
+}
+
 export interface Keeper {
   add(processGroup: number): void;
   remove(processGroup: number): void;
@@ -54,6 +76,7 @@ export interface Keeper {
 export function startKeeper(options: {
   mark: string;
   cgroups: string | undefined;
+  uidRange: UidRange | undefined;
   log: Log;
 }): Keeper {
   const groups = new Set<number>();
@@ -67,8 +90,10 @@ export function startKeeper(options: {
         '-c',
         script,
         'fnway-keeper',
-        options.mark,
-        ...(options.cgroups === undefined ? [] : [options.cgroups]),
+        ...argumentsOf({
+          ...options,
+          cgroups: options.cgroups === undefined ? [] : [options.cgroups],
+        }),
       ],
       {
         detached: true,
@@ -106,9 +131,9 @@ export function startKeeper(options: {
 }
 
 /** Ends what a predecessor of this mark left behind, when gateway and keeper died together. */
-export function endPredecessor(mark: string, cgroups: readonly string[]): Promise<void> {
+export function endPredecessor(left: Left): Promise<void> {
   return new Promise(resolve => {
-    const child = spawn('/bin/sh', ['-c', script, 'fnway-keeper', mark, ...cgroups], {
+    const child = spawn('/bin/sh', ['-c', script, 'fnway-keeper', ...argumentsOf(left)], {
       stdio: ['ignore', 'ignore', 'ignore'],
       env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
       cwd: '/',

@@ -46,7 +46,13 @@ export function limitMemory(clock: Clock): MemoryLimits {
 
   function look(): void {
     timer = undefined;
-    const processes = readProcesses();
+    let processes: Map<number, ProcessSample>;
+    try {
+      processes = readProcesses();
+    } catch {
+      // Out of descriptors: the next look finds some.
+      return schedule();
+    }
     for (const entry of entries) {
       if (entry.exceeded || !isOver(entry, processes)) continue;
       entry.exceeded = true;

@@ -3,7 +3,7 @@
  * links, the keeper and the memory watch; decides which process becomes which instance.
  */
 
-import { chmodSync, closeSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
@@ -19,7 +19,7 @@ import type { OutputLog } from '../../telemetry/output.ts';
 import type { Driver, Instance, Started } from '../driver.ts';
 import { type Cgroups, cgroupPaths, openCgroups } from './cgroup.ts';
 import { startChild } from './child.ts';
-import { endPredecessor, type Keeper, markVariable, startKeeper } from './keeper.ts';
+import { endPredecessor, type Keeper, markVariable, startKeeper, type UidRange } from './keeper.ts';
 import { captureOutput, LinkInstance } from './link-instance.ts';
 import { limitMemory, type MemoryLimits } from './memory.ts';
 import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
@@ -31,6 +31,8 @@ export interface ProcessDriverOptions {
   interpreters: Interpreters;
   /** Marks this data directory's processes, so that a successor can end them. */
   mark: string;
+  /** The users of functions, when the gateway is root: all theirs ends with it. */
+  uidRange?: UidRange;
   /** What every function's environment starts from: PATH, LANG, HOME. Never the gateway's own. */
   baseEnv: Record<string, string>;
   bufferedBodyBytesMax: number;
@@ -56,15 +58,20 @@ export interface ProcessDriver extends Driver {
 }
 
 export async function openProcessDriver(options: ProcessDriverOptions): Promise<ProcessDriver> {
-  await endPredecessor(options.mark, cgroupPaths(options.mark));
-  const directory = mkdtempSync(join(tmpdir(), 'fnway-'));
+  const { mark, uidRange } = options;
+  await endPredecessor({ mark, uidRange, cgroups: cgroupPaths(mark) });
+  const prefix = `fnway-${options.mark}-`;
+  for (const name of readdirSync(tmpdir())) {
+    if (name.startsWith(prefix)) rmSync(join(tmpdir(), name), { recursive: true, force: true });
+  }
+  const directory = mkdtempSync(join(tmpdir(), prefix));
   // Functions' users must reach the sockets in it; they are of no use without a secret.
   chmodSync(directory, 0o711);
   const linkPath = join(directory, 'link.sock');
   const cgroups = openCgroups({ mark: options.mark, clock: options.clock });
-  const keeper = startKeeper({ mark: options.mark, cgroups: cgroups?.path, log: options.log });
+  const keeper = startKeeper({ mark, uidRange, cgroups: cgroups?.path, log: options.log });
   const links = await listenForLinks({ path: linkPath, clock: options.clock });
-  const outputs = await listenForOutput(join(directory, 'output.sock'));
+  const outputs = await listenForOutput(join(directory, 'output.sock'), options.clock);
   chmodSync(linkPath, 0o777);
   chmodSync(outputs.path, 0o777);
   return new Processes(options, { directory, linkPath, keeper, links, outputs, cgroups });
@@ -264,15 +271,6 @@ class Processes implements ProcessDriver {
     version: Version,
   ): Promise<VersionFailure | undefined> {
     const { directory, entry, identity } = version.files!;
-    try {
-      closeSync(openSync(join(directory, entry), 'r'));
-    } catch {
-      return {
-        code: 'LOAD_FAILED',
-        message: `the entry ${entry} is not in the source`,
-        file: entry,
-      };
-    }
     const child = await startChild({
       command,
       env,

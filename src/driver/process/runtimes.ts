@@ -13,8 +13,9 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  writeFileSync,
 } from 'node:fs';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { parse as parseYaml } from 'yaml';
 import { type Runtime, runtimeSchema } from '../../domain/runtime.ts';
 import { GatewayError } from '../../errors.ts';
@@ -108,6 +109,22 @@ export function stageRuntimes(
   }
   chmodSync(node, 0o755);
   return { runtimes: staged, node };
+}
+
+/**
+ * Puts what function code may import beside all functions, where Node's look-up upwards finds it, and a package.json
+ * that keeps a version without one from being read by the rules of whatever lies above.
+ */
+export function stageSdks(runtimes: Map<string, Runtime>, codeDirectory: string): void {
+  writeFileSync(join(codeDirectory, 'package.json'), '{}\n', { mode: 0o644 });
+  for (const runtime of runtimes.values()) {
+    if (runtime.sdk === undefined) continue;
+    const to = join(codeDirectory, runtime.sdk);
+    rmSync(to, { recursive: true, force: true });
+    cpSync(join(runtime.directory, 'sdk'), to, { recursive: true });
+    chmodSync(dirname(to), 0o755);
+    openToAll(to);
+  }
 }
 
 function openToAll(directory: string): void {

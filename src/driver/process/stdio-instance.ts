@@ -18,7 +18,7 @@ import {
 } from '../../invoke/invoke.ts';
 import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
 import type { Exit, Instance } from '../driver.ts';
-import { type Child, startChild } from './child.ts';
+import { type Child, killUser, startChild } from './child.ts';
 import type { Keeper } from './keeper.ts';
 import type { Bound, MemoryLimits } from './memory.ts';
 
@@ -70,8 +70,11 @@ export class StdioInstance implements Instance {
     const run = new Run(this.#options, child, call, signal);
     if (!this.#alive && this.#children.size === 0) child.kill();
     this.#children.add(child);
+    const uid = this.#options.version.files?.identity?.uid;
+    if (uid !== undefined) running.set(uid, (running.get(uid) ?? 0) + 1);
     void child.exited.then(() => {
       this.#children.delete(child);
+      if (uid !== undefined) endUserIfLast(uid);
       if (!this.#alive && this.#children.size === 0) this.#onExit({ reason: 'stopped' });
       done();
     });
@@ -104,6 +107,18 @@ export class StdioInstance implements Instance {
       ...(identity !== undefined && { identity }),
     });
   }
+}
+
+/** Calls that run as each user, over all versions of a function. */
+const running = new Map<number, number>();
+
+/** With the last call of a function goes what its calls left behind: also what left its group. */
+function endUserIfLast(uid: number): void {
+  const left = running.get(uid)! - 1;
+  running.set(uid, left);
+  if (left > 0) return;
+  running.delete(uid);
+  killUser(uid);
 }
 
 /** One process of one call. */

@@ -271,14 +271,19 @@ export interface OutputServer {
 }
 
 const secretLineBytesMax = 256;
+const secretMsMax = 5000;
+const outputConnectionsMax = 4096;
 
-export function listenForOutput(path: string): Promise<OutputServer> {
+export function listenForOutput(path: string, clock: Clock): Promise<OutputServer> {
   const expected = new Map<string, (chunk: Buffer) => void>();
   const sockets = new Set<Socket>();
   const server: Server = createServer(socket => {
     sockets.add(socket);
     socket.on('error', () => socket.destroy());
     socket.once('close', () => sockets.delete(socket));
+    // Whoever does not name a secret soon, or comes in crowds, is nobody we wait for.
+    const late = clock.after(secretMsMax, () => socket.destroy(), { unref: true });
+    socket.once('close', () => late.cancel());
     let head = Buffer.alloc(0);
     socket.on('data', function first(chunk: Buffer) {
       head = Buffer.concat([head, chunk]);
@@ -288,6 +293,7 @@ export function listenForOutput(path: string): Promise<OutputServer> {
         return;
       }
       socket.off('data', first);
+      late.cancel();
       const secret = head.toString('latin1', 0, end);
       const deliver = expected.get(secret);
       expected.delete(secret);
@@ -298,6 +304,7 @@ export function listenForOutput(path: string): Promise<OutputServer> {
   });
   return new Promise((resolve, reject) => {
     server.once('error', reject);
+    server.maxConnections = outputConnectionsMax;
     server.listen(path, () => {
       server.unref();
       resolve({

@@ -1,0 +1,29 @@
+/**
+ * Removes the files of versions. What belongs to a function's user is removed as that user: root walking a tree that
+ * somebody may still change could be led out of it.
+ */
+import { execFile } from 'node:child_process';
+import { readdir, rm, rmdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Identity } from '../invoke/invoke.ts';
+
+/** A version's directory. Whatever cannot be removed stays: its name is not used again. */
+export async function removeVersion(path: string, identity: Identity | undefined): Promise<void> {
+  if (identity === undefined) return rm(path, { recursive: true, force: true });
+  const { uid, gid } = identity;
+  await new Promise<void>(resolve => {
+    execFile('/bin/rm', ['-rf', '--', path], { uid, gid, cwd: '/' }, () => resolve());
+  });
+  // Its own name stands in a directory of ours, which only we may change.
+  await rmdir(path).catch(() => {});
+}
+
+/** The directory of all versions of a function; it and the markers in it are the gateway's. */
+export async function removeFunction(path: string, identity: Identity | undefined): Promise<void> {
+  const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
+  for (const entry of entries) {
+    if (entry.isDirectory()) await removeVersion(join(path, entry.name), identity);
+    else await rm(join(path, entry.name), { force: true });
+  }
+  await rmdir(path).catch(() => {});
+}
