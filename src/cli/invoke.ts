@@ -68,7 +68,13 @@ async function invoke(context: Context, target: string, options: Options): Promi
     return;
   }
   if (response.body !== null) {
-    await pipeline(Readable.fromWeb(response.body as never), process.stdout, { end: false });
+    const answer = Readable.fromWeb(response.body as never);
+    await pipeline(answer, process.stdout, { end: false }).catch(cause => {
+      throw new GatewayError('FUNCTION_FAILED', `${name} broke off its answer.`, {
+        cause,
+        remedy: `See its output: fnway logs ${name}`,
+      });
+    });
   }
   if (response.status >= 400) {
     out.note(`${out.errorColors.red('✗')} ${name} answered ${statusText(response)}`);
@@ -135,12 +141,14 @@ async function bodyOf(options: Options, headers: Headers): Promise<BodyInit | nu
   }
   if (file === undefined) return null;
   setType(headers, file.endsWith('.json') ? 'application/json' : 'application/octet-stream');
-  return openAsBlob(file).catch(error => {
-    throw new GatewayError('COMMAND_INVALID', `The file ${file} cannot be read (${error.code}).`, {
-      cause: error,
+  try {
+    return await openAsBlob(file);
+  } catch (cause) {
+    throw new GatewayError('COMMAND_INVALID', `The file ${file} cannot be read.`, {
+      cause,
       remedy: 'Give an existing file with -f.',
     });
-  });
+  }
 }
 
 function setType(headers: Headers, type: string): void {

@@ -4,9 +4,14 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { LineSplitter, OutputLog, outputLimits } from './output.ts';
 
+const nowMs = 0;
+
 function split(chunks: readonly Buffer[]): string[] {
   const lines: string[] = [];
-  const splitter = new LineSplitter(text => lines.push(text));
+  const splitter = new LineSplitter(
+    text => lines.push(text),
+    () => nowMs,
+  );
   for (const chunk of chunks) splitter.push(chunk);
   splitter.end();
   return lines;
@@ -88,4 +93,12 @@ test('a removed function keeps nothing, though its instances write a little long
   log.remove('fn');
   log.append('fn', line('last words'));
   assert.deepEqual(log.tail('fn', { linesMax: 10 }), []);
+});
+
+test('a flood is cut to so many lines a second, and says so once', () => {
+  const flood = Buffer.from('\n'.repeat(outputLimits.linesPerSecondMax * 3));
+  const lines = split([flood, flood, Buffer.from('last')]);
+  assert.equal(lines.length, outputLimits.linesPerSecondMax + 2);
+  assert.match(lines.at(-2)!, /left out/);
+  assert.equal(lines.at(-1), 'last');
 });

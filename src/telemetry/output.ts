@@ -7,6 +7,8 @@ import { StringDecoder } from 'node:string_decoder';
 export const outputLimits = {
   linesMax: 1000,
   lineBytesMax: 16_384,
+  /** Of one stream of one instance; beyond, a function that floods its log would slow the others down. */
+  linesPerSecondMax: 2000,
 } as const;
 
 export interface OutputLine {
@@ -83,24 +85,53 @@ export class OutputLog {
 /** Splits a byte stream into lines of text; a line over the limit is cut and marked. */
 export class LineSplitter {
   readonly #onLine: (text: string) => void;
+  readonly #monotonicMs: () => number;
   readonly #decoder = new StringDecoder('utf8');
+  #second = -1;
+  #lines = 0;
   #rest = '';
   #cutting = false;
 
-  constructor(onLine: (text: string) => void) {
+  constructor(onLine: (text: string) => void, monotonicMs: () => number) {
     this.#onLine = onLine;
+    this.#monotonicMs = monotonicMs;
   }
 
   push(chunk: Buffer): void {
-    const parts = this.#decoder.write(chunk).split('\n');
-    for (let i = 0; i < parts.length - 1; i++) this.#line(this.#rest + parts[i]!);
-    this.#rest += parts[parts.length - 1]!;
+    let at = 0;
+    for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, at)) {
+      if (!this.#hasRoom()) {
+        // A flood: the rest of the chunk is not even looked at.
+        at = chunk.lastIndexOf(10) + 1;
+        this.#rest = '';
+        break;
+      }
+      this.#line(this.#rest + this.#decoder.write(chunk.subarray(at, end)));
+      at = end + 1;
+    }
+    this.#rest += this.#decoder.write(chunk.subarray(at));
     if (this.#rest.length > outputLimits.lineBytesMax) {
       if (!this.#cutting)
         this.#onLine(`${this.#rest.slice(0, outputLimits.lineBytesMax)} … (line cut)`);
       this.#cutting = true;
       this.#rest = '';
     }
+  }
+
+  /** Whether another line of this second is taken; says once a second that others were not. */
+  #hasRoom(): boolean {
+    const second = Math.floor(this.#monotonicMs() / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#lines = 0;
+    }
+    this.#lines++;
+    if (this.#lines === outputLimits.linesPerSecondMax + 1) {
+      this.#onLine(
+        `… (more than ${outputLimits.linesPerSecondMax} lines a second: the rest is left out)`,
+      );
+    }
+    return this.#lines <= outputLimits.linesPerSecondMax;
   }
 
   end(): void {

@@ -132,12 +132,14 @@ export class LinkInstance implements Instance {
 /** Sends both streams of a linked process to the function's log, line by line. */
 export function captureOutput(
   linked: Linked,
-  options: { id: string; version: Version; output: OutputLog },
+  options: { id: string; version: Version; output: OutputLog; clock: Clock },
 ): void {
   const { id, version, output } = options;
   const splitter = (stream: 'stdout' | 'stderr') =>
-    new LineSplitter(text =>
-      output.append(version.functionId, { version: version.number, instance: id, stream, text }),
+    new LineSplitter(
+      text =>
+        output.append(version.functionId, { version: version.number, instance: id, stream, text }),
+      () => options.clock.monotonicMs(),
     );
   const stdout = splitter('stdout');
   const stderr = splitter('stderr');

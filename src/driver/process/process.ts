@@ -173,7 +173,12 @@ class Processes implements ProcessDriver {
     const special = Object.keys(version.spec.env).some(key => startVariables.test(key));
     const linked = special ? await pool.startWith(env, files.identity) : await pool.take();
     const id = newId('ins', this.#options.clock.now());
-    captureOutput(linked, { id, version, output: this.#options.output });
+    captureOutput(linked, {
+      id,
+      version,
+      output: this.#options.output,
+      clock: this.#options.clock,
+    });
     try {
       return await this.#load(version, linked, id, { env, special });
     } catch (error) {

@@ -238,14 +238,11 @@ class Run {
   }
 
   #captureStderr(): void {
-    const { output, version, id } = this.#options;
-    const lines = new LineSplitter(text =>
-      output.append(version.functionId, {
-        version: version.number,
-        instance: id,
-        stream: 'stderr',
-        text,
-      }),
+    const { output, version, id, clock } = this.#options;
+    const place = { version: version.number, instance: id, stream: 'stderr' as const };
+    const lines = new LineSplitter(
+      text => output.append(version.functionId, { ...place, text }),
+      () => clock.monotonicMs(),
     );
     this.#child.stderr.on('data', (chunk: Buffer) => {
       this.#stderrTail = (this.#stderrTail + chunk.toString('utf8')).slice(-stderrTailBytes);
