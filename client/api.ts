@@ -1,6 +1,6 @@
 /**
- * The wire types of the control plane (`/v1`). Times are ISO 8601, durations `30s`, sizes `256Mi`. The server's
- * schemas (src/domain/function.ts, src/gateway/routes/) are held to these types by the compiler.
+ * The wire types of the control plane (`/v1`). Times are ISO 8601, durations `30s`, sizes `256Mi`. What the
+ * server takes is in src/domain/function.ts and src/gateway/routes/; test/api compares its answers with OpenAPI.
  */
 import type { FailureReason } from './errors.ts';
 

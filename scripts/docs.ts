@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { errorCodes } from '../client/errors.ts';
-import { settings } from '../src/config.ts';
+import { commandLineSettings, settings } from '../src/config.ts';
 import { errorKinds } from '../src/errors.ts';
 
 const reference = join(import.meta.dirname, '../docs/reference');
@@ -83,11 +83,10 @@ ${rows.join('\n')}`;
 }
 
 export function configPage(): string {
-  const rows = Object.values(settings).map(setting => {
-    const flag =
-      setting.flag === ''
-        ? '–'
-        : `\`--${setting.flag.replace(/[A-Z]/g, c => `-${c.toLowerCase()}`)}\``;
+  const rows = Object.entries(settings).map(([name, setting]) => {
+    const flag = !(commandLineSettings as readonly string[]).includes(name)
+      ? '–'
+      : `\`--${setting.flag.replace(/[A-Z]/g, c => `-${c.toLowerCase()}`)}\``;
     const value = setting.default === '' ? '–' : `\`${setting.default}\``;
     return `| ${flag} | \`${setting.env}\` | ${value} | ${setting.help} |`;
   });
@@ -101,7 +100,7 @@ Of \`fnway serve\` and \`fnway up\`. A flag beats its environment variable, whic
 ${rows.join('\n')}
 
 When the gateway is root, each function runs as a user of its own from the range of \`FNWAY_UID_RANGE\`, and its files lie below the data
-directory if every user can pass its parents, else below \`/var/lib/fnway\`. Installers inherit \`PIP_*\`, \`npm_config_*\` for registries and
+directory if every user can pass its parents, else below \`/var/lib/fnway\`. A gateway ends every process of its range when it starts and when it dies: give two gateways ranges that do not overlap. Installers inherit \`PIP_*\`, \`npm_config_*\` for registries and
 proxies, proxy variables and certificate paths of the gateway’s environment, and nothing else; functions inherit nothing.
 `;
 }

@@ -6,7 +6,7 @@ import * as code from '../runtimes/node/sdk/function.mjs';
 
 /** What a handler gets beside the request. */
 export interface Context {
-  /** Id of the call; also in the `X-Call-Id` header and in the gateway's answer. */
+  /** The gateway's id of the call; `X-Call-Id` is the same unless the caller sent one of its own. */
   readonly callId: string;
   readonly function: string;
   readonly namespace: string;

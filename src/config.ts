@@ -18,11 +18,10 @@ export interface Config {
   trustProxy: boolean;
   /** `warm` of every runtime; undefined leaves it to the runtimes. */
   warm: number | undefined;
-  /** First uid and number of uids for functions when the gateway is root. */
   /** Undefined: 65,536 users of a place that follows from the data directory. */
   uidRange: { first: number; count: number } | undefined;
   limits: Limits;
-  /** What tools inherit and functions start from; nothing else of the environment is used. */
+  /** PATH of build tools; functions get a fixed one. */
   path: string;
   npmExecPath: string | undefined;
   toolEnv: Record<string, string>;
@@ -154,6 +153,16 @@ export const settings = {
 
 type SettingName = keyof typeof settings;
 
+/** Those with a flag of `serve` and `up`; all others are for the environment. */
+export const commandLineSettings: readonly SettingName[] = [
+  'data',
+  'host',
+  'port',
+  'runtimes',
+  'logLevel',
+  'logFormat',
+];
+
 /** Of the machine's environment: what installers may see. */
 const toolVariables =
   /^(?:PIP_\w+|npm_config_(?:registry|userconfig|proxy|https_proxy|noproxy|cafile|strict_ssl)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS)$/;
@@ -172,10 +181,9 @@ export function parseConfig(
   }
   const refuse = (name: SettingName, rule: string): never => {
     const { flag, env: variable } = settings[name];
-    const where =
-      flag === ''
-        ? variable
-        : `--${flag.replace(/[A-Z]/g, c => `-${c.toLowerCase()}`)} (${variable})`;
+    const where = commandLineSettings.includes(name)
+      ? `--${flag.replace(/[A-Z]/g, c => `-${c.toLowerCase()}`)} (${variable})`
+      : variable;
     throw new GatewayError('CONFIG_INVALID', `${where} is ${JSON.stringify(text(name))}; ${rule}`);
   };
   const integer = (name: SettingName, min: number, max: number): number => {

@@ -1,6 +1,6 @@
 /**
  * The gateway's own log: one JSON line an entry on standard error, or a short text line for people.
- * Never secrets, never bodies. The output of functions is not written here (see domain/output.ts).
+ * Never secrets, never bodies. The output of functions is not written here (see telemetry/output.ts).
  */
 export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
 export type LogLevel = (typeof logLevels)[number];

@@ -14,13 +14,18 @@ export class Slots<T> {
     return this.#size;
   }
 
+  /** Ask before adding: a slot is 16 bits of a number. */
+  get isFull(): boolean {
+    return this.#size >= slotsMax;
+  }
+
   /** The item's number: 32 bits, never 0; the lower 16 name the slot, the upper count its uses. */
   add(item: T): number {
+    if (this.isFull) throw new Error(`invariant broken: at most ${slotsMax} at once`);
     this.#size++;
     const slot = this.#free.pop();
     if (slot === undefined) {
       const next = this.#items.push(item) - 1;
-      if (next > slotsMax) throw new Error(`invariant broken: at most ${slotsMax} at once`);
       this.#ids.push(next);
       return next;
     }
@@ -55,4 +60,4 @@ export class Slots<T> {
   }
 }
 
-const slotsMax = 0xffff;
+export const slotsMax = 0xffff;

@@ -215,8 +215,8 @@ export class Registry {
   /** One that no living function has, and as late as possible one that a removed function had. */
   freeIdentity(count: number): number | undefined {
     for (let tries = 0; tries < count; tries++) {
-      const identity = this.#nextIdentity;
-      this.#nextIdentity = (identity + 1) % count;
+      const identity = this.#nextIdentity % count;
+      this.#nextIdentity = identity + 1;
       if (!this.#identities.has(identity)) return identity;
     }
     return undefined;

@@ -235,7 +235,7 @@ export interface VersionFailure {
   column?: number;
 }
 
-/** What one failed call leaves: the function's own failure as a value. Source: DESIGN, errors. */
+/** What one failed call leaves: the function's own failure as a value. */
 export interface FunctionFailure {
   reason: FailureReason;
   message: string;

@@ -45,7 +45,7 @@ export interface DataPlaneOptions {
   clock: Clock;
   metrics: Metrics;
   log: Log;
-  /** Calls that are running, so that a stop can wait for them. */
+  /** Calls that are running, so that a stop can end those that take too long. */
   inFlight: Slots<CallSignal>;
 }
 
@@ -189,6 +189,13 @@ class DataPlane {
     made: { id: string; label: string; headers: HeaderPairs; body: Body },
   ): void {
     const { inFlight } = this.#options;
+    if (inFlight.isFull) {
+      const detail = `${inFlight.size} calls are running in this gateway`;
+      return this.#refuse(
+        exchange,
+        new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 }),
+      );
+    }
     const signal = new CallSignal();
     const place = inFlight.add(signal);
     exchange.onGone(() => signal.abort(clientLeft));

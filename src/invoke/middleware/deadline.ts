@@ -1,6 +1,6 @@
 /**
- * Bounds the whole call by its version's timeout: until the head 504, after it the answer breaks off. The outermost
- * middleware, so that time spent in any other one counts.
+ * Bounds the whole call by its version's timeout: until the head 504, after it the answer breaks off. Outside of all
+ * middleware that takes time, so that theirs counts.
  */
 import type { Clock } from '../../clock.ts';
 import { formatDuration } from '../../domain/units.ts';
