@@ -75,6 +75,6 @@ export function machine(): string {
   const memoryGib = Math.round(totalmem() / 1024 ** 3);
   return (
     `${cpus().length} × ${first?.model ?? 'unknown processor'}, ${memoryGib} GiB, ` +
-    `Linux ${release()}, Node ${process.versions.node}`
+    `Linux ${release().split('.').slice(0, 2).join('.')}, Node ${process.versions.node}`
   );
 }
