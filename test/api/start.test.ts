@@ -69,13 +69,13 @@ test('a wrong setting stops the start with its name and what it takes', () => {
   const cases: Array<[settings: Record<string, string>, said: RegExp]> = [
     [{ port: 'x' }, /--port .*0 to 65535/],
     [{ port: '70000' }, /--port/],
-    [{ headersMsMax: 'soon' }, /--headers-ms-max .*duration/],
-    [{ headersBytesMax: 'much' }, /--headers-bytes-max .*size/],
-    [{ waitingCallsMax: '-1' }, /--waiting-calls-max/],
-    [{ uidRange: '0:10' }, /--uid-range .*FIRST:COUNT/],
+    [{ headersMsMax: 'soon' }, /FNWAY_HEADERS_MS_MAX .*duration/],
+    [{ headersBytesMax: 'much' }, /FNWAY_HEADERS_BYTES_MAX .*size/],
+    [{ waitingCallsMax: '-1' }, /FNWAY_WAITING_CALLS_MAX/],
+    [{ uidRange: '0:10' }, /FNWAY_UID_RANGE .*FIRST:COUNT/],
     [{ logLevel: 'loud' }, /--log-level .*debug, info/],
-    [{ trustProxy: 'perhaps' }, /--trust-proxy/],
-    [{ warm: 'x' }, /--warm/],
+    [{ trustProxy: 'perhaps' }, /FNWAY_TRUST_PROXY/],
+    [{ warm: 'x' }, /FNWAY_WARM/],
   ];
   for (const [settings, said] of cases)
     assert.throws(() => parseConfig(settings, {}), { code: 'CONFIG_INVALID', message: said });
