@@ -72,6 +72,8 @@ export async function startGateway(options: {
   const started = start(
     [
       process.execPath,
+      // As the command's first line has it.
+      '--max-semi-space-size=4',
       ...(options.nodeFlags ?? []),
       program,
       ...['--data', options.data],

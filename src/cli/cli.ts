@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=4
 /**
  * The entry of `fnway`: builds the commands, runs one, and turns its failure into three lines and
  * an exit code. Starts fast: what is heavy (schemas, YAML, the gateway itself) is loaded by the
