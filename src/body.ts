@@ -3,6 +3,8 @@
  * producer how much was consumed, which is all that back-pressure needs. Used for bodies from the link, from
  * HTTP requests and in tests.
  */
+import type { Writable } from 'node:stream';
+
 /** Bytes that arrive over time. Read it once, or cancel it; either way `onClose` callbacks run once. */
 export interface BodyStream extends AsyncIterable<Uint8Array> {
   /** Stops the sender; a reader in progress fails with `reason`. Idempotent. */
@@ -116,4 +118,17 @@ export class PushedBody implements BodyStream {
     this.#onClose = undefined;
     if (callbacks !== undefined) for (const fn of callbacks) fn();
   }
+}
+
+/** Waits until a stream takes bytes again, or will never. Leaves no listener behind. */
+export function drained(writable: Writable): Promise<void> {
+  return new Promise(resolve => {
+    function settle(): void {
+      writable.off('drain', settle);
+      writable.off('close', settle);
+      resolve();
+    }
+    writable.on('drain', settle);
+    writable.on('close', settle);
+  });
 }

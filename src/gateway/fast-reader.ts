@@ -10,6 +10,7 @@
 
 import { STATUS_CODES } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
+import { drained } from '../body.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError } from '../errors.ts';
 import { type Body, emptyBody, type HeaderPairs, isStream } from '../invoke/invoke.ts';
@@ -403,16 +404,4 @@ class Slab {
     // The kernel did not take it all: these bytes must stay as they are.
     if (socket.writableLength > 0) this.#buffer = Buffer.allocUnsafeSlow(slabBytes);
   }
-}
-
-function drained(socket: Socket): Promise<void> {
-  return new Promise(resolve => {
-    const settle = () => {
-      socket.off('drain', settle);
-      socket.off('close', settle);
-      resolve();
-    };
-    socket.on('drain', settle);
-    socket.on('close', settle);
-  });
 }

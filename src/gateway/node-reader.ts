@@ -11,7 +11,7 @@ import {
   STATUS_CODES,
 } from 'node:http';
 import type { Socket } from 'node:net';
-import { type BodyStream, PushedBody } from '../body.ts';
+import { type BodyStream, drained, PushedBody } from '../body.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
@@ -436,16 +436,4 @@ class BodyOnRequest implements BodyStream {
     this.#ask();
     return this.#body[Symbol.asyncIterator]();
   }
-}
-
-function drained(response: ServerResponse): Promise<void> {
-  return new Promise(resolve => {
-    const settle = () => {
-      response.off('drain', settle);
-      response.off('close', settle);
-      resolve();
-    };
-    response.on('drain', settle);
-    response.on('close', settle);
-  });
 }

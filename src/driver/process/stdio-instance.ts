@@ -4,8 +4,7 @@
  * function. The request's head is in the environment, in the names of CGI (RFC 3875).
  */
 
-import type { Writable } from 'node:stream';
-import { PushedBody } from '../../body.ts';
+import { drained, PushedBody } from '../../body.ts';
 import type { Clock } from '../../clock.ts';
 import { GatewayError } from '../../errors.ts';
 import {
@@ -270,7 +269,7 @@ class Run {
         // A script may end without reading its input; that is its right.
         if (stdin.destroyed) return;
         if (!stdin.write(chunk)) {
-          await drainedOrClosed(stdin);
+          await drained(stdin);
         }
       }
       stdin.end();
@@ -279,18 +278,6 @@ class Run {
       this.#child.kill();
     }
   }
-}
-
-function drainedOrClosed(stdin: Writable): Promise<void> {
-  return new Promise(resolve => {
-    function settle(): void {
-      stdin.off('drain', settle);
-      stdin.off('close', settle);
-      resolve();
-    }
-    stdin.on('drain', settle);
-    stdin.on('close', settle);
-  });
 }
 
 function contentTypeOf(body: Buffer): string {
