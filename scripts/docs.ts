@@ -54,7 +54,8 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   FUNCTION_BUSY: 'All instances are busy and as many calls wait as may.',
   INSTANCE_NOT_STARTED: 'A call needs an instance and none can start; the detail names why.',
   UPSTREAM_UNREACHABLE: 'The server of an `http` function refuses, resets or does not resolve.',
-  CALL_DEADLINE_EXCEEDED: 'The function did not answer within its timeout.',
+  CALL_DEADLINE_EXCEEDED:
+    'The call was not answered within the function’s timeout. With `X-Fnway-Failure: timeout` the function had it and did not answer; without, no instance was free.',
   CALL_CANCELLED: 'The caller left before the answer. Seen in metrics only.',
   GATEWAY_STOPPING: 'The gateway is shutting down.',
   GATEWAY_UNREACHABLE: 'The command line cannot reach the gateway.',

@@ -399,7 +399,8 @@ export class Functions {
       pool.retire(version);
       return removeVersion(version.directory, version.identity);
     }
-    if (row.activeVersion !== version.number) return;
+    // A newer one was ready first.
+    if (row.activeVersion !== version.number) return pool.retire(version);
     const previous = entry.active;
     entry.active = version;
     pool.activate(version);

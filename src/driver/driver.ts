@@ -29,7 +29,8 @@ export interface Instance {
   /**
    * Runs one call. `done` is called exactly once, when the instance no longer works on it: after the last byte
    * of the reply, or after it has really given up a call that was aborted. Rejects with the signal's reason when
-   * that comes before the reply's head; aborted later, the reply's body fails with it.
+   * that comes before the reply's head; aborted later, the reply's body fails with it. A call that cannot be sent is
+   * `done` before this returns.
    */
   invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply>;
   /** Resolves when it has ended, for whatever reason. */

@@ -17,6 +17,7 @@
  *   MOCK_STREAM_DELAY_MS    time between two of them
  *   MOCK_BREAK_OFF          `true`: the stream fails in place of its end
  *   MOCK_FAIL               the function fails with `threw` and this text
+ *   MOCK_REFUSE             `true`: the call cannot be sent; it is done before `invoke` returns
  *   MOCK_CRASH_AFTER_MS     the instance crashes this long after the call began
  *   MOCK_IGNORE_ABORT       `true`: an aborted call works on until its time is over, as a busy loop does
  */
@@ -135,6 +136,10 @@ export class MockInstance implements Instance {
     if (this.#over) {
       done();
       return Promise.reject(new GatewayError('INSTANCE_NOT_STARTED', 'the instance has ended'));
+    }
+    if (settingOf(call, 'REFUSE') === 'true') {
+      done();
+      return Promise.reject(new GatewayError('HEADERS_TOO_LARGE', 'the call cannot be sent'));
     }
     const running = new MockCall({ instance: this, clock: this.#clock, call, signal }, () => {
       this.#calls.delete(running);
@@ -287,11 +292,14 @@ class MockCall {
   }
 
   #setting(name: string): string | undefined {
-    const { headers, version } = this.#options.call;
-    const header = `mock-${name.toLowerCase().replaceAll('_', '-')}`;
-    for (let i = 0; i < headers.length; i += 2) if (headers[i] === header) return headers[i + 1];
-    return version.spec.env[`MOCK_${name}`];
+    return settingOf(this.#options.call, name);
   }
+}
+
+function settingOf({ headers, version }: Call, name: string): string | undefined {
+  const header = `mock-${name.toLowerCase().replaceAll('_', '-')}`;
+  for (let i = 0; i < headers.length; i += 2) if (headers[i] === header) return headers[i + 1];
+  return version.spec.env[`MOCK_${name}`];
 }
 
 let versionNumber = 0;
@@ -348,6 +356,7 @@ export function mockCall(
     body: emptyBody,
     origin: 'http',
     deadlineMs: Number.POSITIVE_INFINITY,
+    instance: undefined,
     ...parts,
   };
 }

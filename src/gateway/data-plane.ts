@@ -209,6 +209,7 @@ class DataPlane {
       body: made.body,
       origin: 'http' as const,
       deadlineMs: Number.POSITIVE_INFINITY,
+      instance: undefined,
     };
     let reply: Promise<Reply>;
     try {

@@ -59,6 +59,8 @@ export interface Call {
   readonly origin: 'http';
   /** Set by the deadline middleware: when the caller stops waiting, on the monotonic clock. */
   deadlineMs: number;
+  /** Set by the pool: the instance that was given the call. */
+  instance: string | undefined;
 }
 
 export interface Reply {

@@ -46,6 +46,28 @@ describe('idle instances', () => {
 });
 
 describe('a kept minimum', () => {
+  test('is that of the active version alone, also when an old one is called', async () => {
+    const { clock, driver, pool } = poolBench();
+    const [old, now] = [mockVersion({}, { min: 2, idleMs: 5000 }), mockVersion({}, { min: 1 })];
+    pool.activate(old);
+    await clock.advance(0);
+    pool.activate(now);
+    pool.retire(old);
+    await clock.advance(1000);
+    const called = callPool(pool, old);
+    await clock.advance(1000);
+    assert.equal(called.outcome, '200');
+    assert.deepEqual(
+      [...driver.instances].map(instance => instance.version),
+      [now, old],
+    );
+    await clock.advance(20_000);
+    assert.deepEqual(
+      [...driver.instances].map(instance => instance.version),
+      [now],
+    );
+  });
+
   test('is started when the version is activated, and again when an instance ends', async () => {
     const { clock, driver, pool } = poolBench();
     const version = mockVersion({}, { min: 2 });

@@ -40,6 +40,7 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
         { 'run-ms': 'never' },
         { 'run-ms': '50', 'crash-after-ms': '20' },
         { fail: 'no luck' },
+        { refuse: 'true' },
         { 'stream-chunks': '3', 'stream-delay-ms': '30' },
       ),
     }),
@@ -98,6 +99,7 @@ class World {
       pool.retire(old);
       this.retired.add(old);
     }
+    await settle();
     this.check();
   }
 
@@ -120,6 +122,11 @@ class World {
     for (const [version, count] of taking)
       assert.ok(count <= version.settings.instances.max, `${count} instances take calls`);
     for (const called of this.called) assert.ok(called.settled <= 1, 'a call settles once');
+    const unsettled = this.called.filter(called => called.settled === 0).length;
+    let known = 0;
+    for (const { waiting } of this.bench.pool.counts()) known += waiting;
+    for (const { inFlight } of this.bench.driver.instances) known += inFlight;
+    assert.ok(unsettled <= known, `${unsettled} calls have no answer, the pool knows ${known}`);
   }
 }
 

@@ -11,6 +11,7 @@ import { GatewayError } from '../errors.ts';
 import { settle } from '../testing/fake-clock.ts';
 import { callPool, graceMs, mockVersion, poolBench, textOf } from '../testing/pool-bench.ts';
 import { CallSignal } from './invoke.ts';
+import { returnMsMax } from './pool.ts';
 
 setFlagsFromString('--expose-gc');
 const collectGarbage: () => void = runInNewContext('gc');
@@ -242,7 +243,7 @@ describe('an instance that does not start', () => {
 });
 
 describe('a call whose time is up', () => {
-  test('ends its instance at once when it is alone in it', async () => {
+  test('ends its instance when it is alone in it and does not return', async () => {
     const { clock, driver, pool } = poolBench();
     const version = mockVersion({ MOCK_RUN_MS: 'never', MOCK_IGNORE_ABORT: 'true' });
     const called = callPool(pool, version);
@@ -250,7 +251,39 @@ describe('a call whose time is up', () => {
     called.signal.abort(late);
     await settle();
     assert.equal(called.outcome, 'refused: CALL_DEADLINE_EXCEEDED');
+    await clock.advance(returnMsMax - 1);
+    assert.equal(driver.instances.size, 1);
+    await clock.advance(1);
     assert.equal(driver.instances.size, 0);
+  });
+
+  test('costs no instance whose handler returns, and that takes no call until then', async () => {
+    const { clock, driver, pool } = poolBench();
+    const env = { MOCK_RUN_MS: '100', MOCK_IGNORE_ABORT: 'true' };
+    const version = mockVersion(env, { concurrency: 2, max: 1 });
+    const hung = callPool(pool, version);
+    const other = callPool(pool, version, { 'run-ms': '400' });
+    await clock.advance(10);
+    hung.signal.abort(late);
+    const next = callPool(pool, version, { 'run-ms': '1' });
+    await clock.advance(10);
+    // In a second instance, for this one might never return.
+    assert.deepEqual([next.outcome, driver.starts], ['200', 2]);
+    await clock.advance(1000);
+    assert.equal(other.outcome, '200');
+    // One is enough again.
+    assert.equal([...driver.instances].filter(({ alive }) => alive).length, 1);
+  });
+
+  test('that ends before it began takes no other call’s place', async () => {
+    const { clock, pool } = poolBench();
+    const version = mockVersion({ MOCK_RUN_MS: '10' }, { max: 1 });
+    const running = callPool(pool, version);
+    const refused = callPool(pool, version, { refuse: 'true' });
+    const waiting = [callPool(pool, version), callPool(pool, version)];
+    await clock.advance(100);
+    assert.equal(refused.outcome, 'refused: HEADERS_TOO_LARGE');
+    for (const called of [running, ...waiting]) assert.equal(called.outcome, '200');
   });
 
   test('leaves the others in it the grace time, and new calls go elsewhere', async () => {
@@ -259,12 +292,12 @@ describe('a call whose time is up', () => {
     const version = mockVersion(env, { concurrency: 3 });
     const hung = callPool(pool, version);
     const quick = callPool(pool, version, { 'run-ms': String(graceMs - 100) });
-    const slow = callPool(pool, version, { 'run-ms': String(graceMs + 100) });
+    const slow = callPool(pool, version, { 'run-ms': String(returnMsMax + graceMs + 100) });
     await clock.advance(0);
     const [old] = [...driver.instances];
     hung.signal.abort(late);
     const next = callPool(pool, version, { 'run-ms': '1' });
-    await clock.advance(graceMs - 1);
+    await clock.advance(returnMsMax + graceMs - 1);
     assert.deepEqual([quick.outcome, slow.outcome, next.outcome], ['200', undefined, '200']);
     assert.equal(old!.inFlight, 2);
     await clock.advance(1);

@@ -1,11 +1,15 @@
 /**
  * The instances of every version: which one takes a call, when one more is started, when one is stopped. The end
  * of the waist: everything that is not a driver's business ends here. Keeps these invariants: an instance never has
- * more calls than its version's concurrency; a version never has more instances than its function's `max`; a call
- * that waits is answered, refused or aborted, never forgotten.
+ * more calls than its version's concurrency; a version never has more instances that take calls than its function's
+ * `max`; a call that waits is answered, refused or aborted, never forgotten.
  *
  * One instance:  starting → ready ⇄ busy → retiring → gone
- *   retiring: takes no new call; entered when idle too long, when a call in it timed out, when its version was
+ *                             ⇅
+ *                           late
+ *   late: a call in it timed out. It takes no new call until the handler of that one has returned, for then it is
+ *   healthy: the client was slow, or the handler heeds its signal. After `returnMsMax` it retires.
+ *   retiring: takes no new call, ever; entered when late for too long, when idle too long, when its version was
  *   replaced, or when the gateway stops. It is stopped at once when idle, else after a grace time.
  */
 import type { Clock, Timer } from '../clock.ts';
@@ -29,6 +33,8 @@ export interface PoolOptions {
 interface Member {
   readonly instance: Instance;
   inFlight: number;
+  /** Calls of it that have timed out and not returned. */
+  late: number;
   idleSinceMs: number;
   retiring: boolean;
 }
@@ -39,7 +45,6 @@ interface Waiter {
   readonly sinceMs: number;
   readonly resolve: (reply: Reply | Promise<Reply>) => void;
   readonly reject: (error: Error) => void;
-  left: boolean;
 }
 
 interface Fleet {
@@ -48,12 +53,16 @@ interface Fleet {
   members: Member[];
   starting: number;
   waiting: Waiter[];
-  /** Replaced by a newer version: keeps no minimum and no idle instance. */
+  /** Its version answers calls that pin none: only then its function's `min` is kept. */
+  keepsMinimum: boolean;
+  /** Replaced by a newer version: keeps no idle instance. */
   retired: boolean;
   failuresInRow: number;
   retryTimer: Timer | undefined;
 }
 
+/** For the handler of a call that timed out, and was told, to return; the busy and the deaf do not. */
+export const returnMsMax = 250;
 const sweepMs = 500;
 const restartDelayMsMax = 30_000;
 /** An instance that has lived this long, or answered a call, was no failed start. */
@@ -99,6 +108,7 @@ export class Pool {
     const fleet = this.#fleets.get(version);
     if (fleet === undefined) return;
     fleet.retired = true;
+    fleet.keepsMinimum = false;
     for (const member of [...fleet.members]) this.#retireMember(fleet, member, undefined);
     this.#forgetIfEmpty(fleet);
   }
@@ -107,6 +117,7 @@ export class Pool {
   activate(version: Version): void {
     const fleet = this.#fleetOf(version);
     fleet.retired = false;
+    fleet.keepsMinimum = true;
     this.#keepMinimum(fleet);
     this.#scheduleSweep();
   }
@@ -123,7 +134,7 @@ export class Pool {
         ready: fleet.members.filter(m => m.inFlight === 0 && !m.retiring).length,
         busy: fleet.members.filter(m => m.inFlight > 0).length,
         starting: fleet.starting,
-        waiting: fleet.waiting.filter(w => !w.left).length,
+        waiting: fleet.waiting.length,
       }));
   }
 
@@ -159,6 +170,7 @@ export class Pool {
       members: [],
       starting: 0,
       waiting: [],
+      keepsMinimum: false,
       retired: false,
       failuresInRow: 0,
       retryTimer: undefined,
@@ -174,15 +186,23 @@ export class Pool {
       return Promise.reject(new GatewayError('BODY_TOO_LARGE', detail));
     }
     member.inFlight++;
+    call.instance = member.instance.id;
     let isDone = false;
+    let late: Timer | undefined;
     const reply = member.instance.invoke(call, signal, () => {
       isDone = true;
+      if (late !== undefined) member.late--;
+      late?.cancel();
       this.#release(fleet, member);
     });
     signal.onAbort(reason => {
       // The instance may have done its part long ago, and the client be slow to read.
       if (isDone || reason.code !== 'CALL_DEADLINE_EXCEEDED') return;
-      this.#retireMember(fleet, member, this.#options.graceMs);
+      member.late++;
+      late = this.#options.clock.after(returnMsMax, () =>
+        this.#retireMember(fleet, member, this.#options.graceMs),
+      );
+      if (fleet.waiting.length > 0) this.#growForWaiting(fleet);
     });
     return reply;
   }
@@ -195,6 +215,9 @@ export class Pool {
       member.idleSinceMs = this.#options.clock.monotonicMs();
       if (member.retiring) return void member.instance.stop(0);
     }
+    // While it was late, another one may have taken its place.
+    if (taking(fleet) > fleet.version.settings.instances.max)
+      this.#retireMember(fleet, member, undefined);
     if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
     this.#dropIfRetired(fleet, member);
   }
@@ -208,12 +231,12 @@ export class Pool {
   #wait(fleet: Fleet, call: Call, signal: CallSignal): Promise<Reply> {
     return new Promise((resolve, reject) => {
       const sinceMs = this.#options.clock.monotonicMs();
-      const waiter: Waiter = { call, signal, sinceMs, resolve, reject, left: false };
+      const waiter: Waiter = { call, signal, sinceMs, resolve, reject };
       fleet.waiting.push(waiter);
       signal.onAbort(reason => {
-        if (waiter.left) return;
-        waiter.left = true;
-        fleet.waiting.splice(fleet.waiting.indexOf(waiter), 1);
+        const at = fleet.waiting.indexOf(waiter);
+        if (at === -1) return;
+        fleet.waiting.splice(at, 1);
         reject(reason);
       });
       this.#growForWaiting(fleet);
@@ -225,10 +248,7 @@ export class Pool {
     const { version } = fleet;
     const waiting = fleet.waiting.length;
     const wanted = Math.ceil(waiting / version.concurrency) - fleet.starting;
-    const room =
-      version.settings.instances.max -
-      fleet.starting -
-      fleet.members.filter(m => !m.retiring).length;
+    const room = version.settings.instances.max - fleet.starting - taking(fleet);
     for (let i = Math.min(wanted, room); i > 0; i--) {
       this.#options.metrics.coldStart(version.namespace, version.name);
       void this.#startForCalls(fleet);
@@ -268,7 +288,7 @@ export class Pool {
   }
 
   #startFailed(fleet: Fleet, reason: string, cause: unknown): void {
-    if (fleet.starting > 0 || fleet.members.some(m => !m.retiring)) return;
+    if (fleet.starting > 0 || taking(fleet) > 0) return;
     const error = new GatewayError('INSTANCE_NOT_STARTED', reason, { cause, retryAfterMs: 1000 });
     this.#refuseWaiting(fleet, error);
     this.#forgetIfEmpty(fleet);
@@ -278,6 +298,7 @@ export class Pool {
     const member: Member = {
       instance,
       inFlight: 0,
+      late: 0,
       idleSinceMs: this.#options.clock.monotonicMs(),
       retiring: false,
     };
@@ -313,37 +334,23 @@ export class Pool {
   }
 
   #serveWaiting(fleet: Fleet): void {
-    let served = 0;
-    while (served < fleet.waiting.length) {
-      const waiter = fleet.waiting[served]!;
-      if (waiter.left) {
-        served++;
-        continue;
-      }
+    while (fleet.waiting.length > 0) {
       const member = pick(fleet);
       if (member === undefined) break;
-      served++;
-      waiter.left = true;
+      // Taken off before it runs: a call may end at once, and its end comes back here.
+      const waiter = fleet.waiting.shift()!;
       const { namespace, name } = fleet.version;
-      this.#options.metrics.waited(
-        namespace,
-        name,
-        this.#options.clock.monotonicMs() - waiter.sinceMs,
-      );
+      const waitedMs = this.#options.clock.monotonicMs() - waiter.sinceMs;
+      this.#options.metrics.waited(namespace, name, waitedMs);
       waiter.resolve(this.#run(fleet, member, waiter.call, waiter.signal));
     }
-    if (served > 0) fleet.waiting = fleet.waiting.slice(served);
     if (fleet.waiting.length > 0 && !this.#stopping) this.#growForWaiting(fleet);
   }
 
   #refuseWaiting(fleet: Fleet, error: GatewayError): void {
     const waiting = fleet.waiting;
     fleet.waiting = [];
-    for (const waiter of waiting) {
-      if (waiter.left) continue;
-      waiter.left = true;
-      waiter.reject(error);
-    }
+    for (const waiter of waiting) waiter.reject(error);
   }
 
   #retireMember(fleet: Fleet, member: Member, graceMs: number | undefined): void {
@@ -366,7 +373,7 @@ export class Pool {
     const nowMs = this.#options.clock.monotonicMs();
     for (const fleet of this.#fleets.values()) {
       const { min, idleMs } = fleet.version.settings.instances;
-      let spare = fleet.members.filter(m => !m.retiring).length - (fleet.retired ? 0 : min);
+      let spare = fleet.members.filter(m => !m.retiring).length - (fleet.keepsMinimum ? min : 0);
       for (const member of fleet.members) {
         if (spare <= 0) break;
         if (member.retiring || member.inFlight > 0 || nowMs - member.idleSinceMs < idleMs) continue;
@@ -380,9 +387,9 @@ export class Pool {
   }
 
   #keepMinimum(fleet: Fleet): void {
-    if (fleet.retired || this.#stopping || fleet.retryTimer !== undefined) return;
+    if (!fleet.keepsMinimum || this.#stopping || fleet.retryTimer !== undefined) return;
     const { min } = fleet.version.settings.instances;
-    const missing = min - fleet.starting - fleet.members.filter(m => !m.retiring).length;
+    const missing = min - fleet.starting - taking(fleet);
     for (let i = 0; i < missing; i++) void this.#startSpare(fleet);
   }
 
@@ -400,7 +407,7 @@ export class Pool {
 
   /** Twice as long after each round that failed, so that a function that cannot start costs little. */
   #retryLater(fleet: Fleet): void {
-    if (fleet.retryTimer !== undefined || this.#stopping || fleet.retired) return;
+    if (fleet.retryTimer !== undefined || this.#stopping || !fleet.keepsMinimum) return;
     const delayMs = Math.min(restartDelayMsMax, 1000 * 2 ** fleet.failuresInRow++);
     fleet.retryTimer = this.#options.clock.after(
       delayMs,
@@ -413,7 +420,7 @@ export class Pool {
   }
 
   #forgetIfEmpty(fleet: Fleet): void {
-    const keeps = !fleet.retired && fleet.version.settings.instances.min > 0;
+    const keeps = fleet.keepsMinimum && fleet.version.settings.instances.min > 0;
     if (keeps || fleet.members.length > 0 || fleet.starting > 0 || fleet.waiting.length > 0) return;
     this.#fleets.delete(fleet.version);
   }
@@ -423,12 +430,20 @@ function stopping(): GatewayError {
   return new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 });
 }
 
+/** Instances that take calls. */
+function taking(fleet: Fleet): number {
+  let count = 0;
+  for (const member of fleet.members) if (!member.retiring && member.late === 0) count++;
+  return count;
+}
+
 /** The instance with the fewest calls that has room for one more. */
 function pick(fleet: Fleet): Member | undefined {
   const { concurrency } = fleet.version;
   let best: Member | undefined;
   for (const member of fleet.members) {
-    if (member.retiring || member.inFlight >= concurrency || !member.instance.alive) continue;
+    if (member.retiring || member.late > 0) continue;
+    if (member.inFlight >= concurrency || !member.instance.alive) continue;
     if (best === undefined || member.inFlight < best.inFlight) best = member;
   }
   return best;

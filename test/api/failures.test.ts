@@ -115,6 +115,20 @@ test('a call that only waited for an instance answers 504 as well', async () => 
   await isFine('queued');
 });
 
+test('a client that is slow to send costs no other call its instance', async () => {
+  const reads = `export default async request => {
+    if (request.method === 'POST') await request.text();
+    return new Response(String(process.pid));
+  };`;
+  await put('fed', javascript(reads, { ...one, timeout: '500ms' }));
+  const pid = await (await call('/function/fed')).text();
+  const slow = await gateway.connect();
+  slow.write('POST /function/fed HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nabc');
+  await slow.until('HTTP/1.1 504');
+  assert.equal(await (await call('/function/fed')).text(), pid);
+  slow.destroy();
+});
+
 /** A call that times out, and one in the same instance that was made when half of its time was over. */
 async function timedOutBeside(name: string, path: string) {
   const late = call(`/function/${name}/never`);

@@ -40,6 +40,27 @@ test('no call is dropped while a function is updated', async () => {
   assert.ok(seen.length > 50, `only ${seen.length} calls`);
 });
 
+test('a version whose build ends after a newer one’s is not kept running', async () => {
+  const marker = join(gateway.data, 'code', 'superseded');
+  const waits = `import { existsSync } from 'node:fs';
+while (!existsSync(${JSON.stringify(marker)})) await new Promise(r => setTimeout(r, 5));
+export default () => new Response('slow');`;
+  const kept = { instances: { min: 1 } };
+  await put('passed', { ...says('first'), ...kept });
+  await client.putFunction('passed', { ...javascript(waits, { auth: 'none' }), ...kept });
+  await put('passed', { ...says('newest'), ...kept });
+  writeFileSync(marker, '');
+  const stateOf = async () => (await client.getVersion('passed', 2)).state;
+  await waitFor(async () => (await stateOf()) !== 'building');
+  const instances = async () =>
+    (await (await call('/metrics')).text())
+      .split('\n')
+      .filter(line => line.startsWith('fnway_instances{') && line.includes('"passed"'))
+      .filter(line => !line.endsWith(' 0'));
+  await waitFor(async () => (await instances()).every(line => line.includes('version="3"')));
+  assert.equal(await textOf('/function/passed'), 'newest');
+});
+
 test('a call that began in an old version ends in it', async () => {
   const marker = join(gateway.data, 'code', 'marker');
   const slow = (text: string) =>

@@ -1,6 +1,6 @@
 /**
  * Bounds the whole call by its version's timeout: until the head 504, after it the answer breaks off. Outside of all
- * middleware that takes time, so that theirs counts.
+ * middleware that takes time, so that theirs counts. A call that no instance was free for is no failure of the function.
  */
 import type { Clock } from '../../clock.ts';
 import { formatDuration } from '../../domain/units.ts';
@@ -15,7 +15,8 @@ export function deadline(options: { clock: Clock; wheel: TimerWheel }): Middlewa
       const { timeoutMs } = call.version.spec;
       call.deadlineMs = clock.monotonicMs() + timeoutMs;
       const entry = wheel.add(call.deadlineMs, () => {
-        const text = `the function did not answer within ${formatDuration(timeoutMs)}`;
+        const what = call.instance === undefined ? 'no instance was free' : 'it did not answer';
+        const text = `${what} within ${formatDuration(timeoutMs)}, the function's timeout`;
         signal.abort(new GatewayError('CALL_DEADLINE_EXCEEDED', text));
       });
       return next(call, signal).then(
@@ -26,9 +27,10 @@ export function deadline(options: { clock: Clock; wheel: TimerWheel }): Middlewa
         },
         (error): Reply => {
           wheel.remove(entry);
-          if (error !== signal.reason || signal.reason?.code !== 'CALL_DEADLINE_EXCEEDED')
-            throw error;
-          return failedReply({ reason: 'timeout', message: signal.reason.message });
+          const { reason } = signal;
+          if (error !== reason || reason?.code !== 'CALL_DEADLINE_EXCEEDED') throw error;
+          if (call.instance === undefined) throw error;
+          return failedReply({ reason: 'timeout', message: reason.message });
         },
       );
     };

@@ -39,12 +39,25 @@ describe('deadline', () => {
 
   test('before the head the answer is a 504 with the reason timeout', async () => {
     const { clock, invoke } = bounded(silent);
-    const reply = invoke(mockCall(version), new CallSignal());
+    const call = mockCall(version);
+    call.instance = 'ins_1';
+    const reply = invoke(call, new CallSignal());
     await clock.advance(120);
     const { status, failure } = await reply;
     assert.deepEqual([status, failure!.reason], [504, 'timeout']);
-    assert.match(failure!.message, /100ms/);
+    assert.match(failure!.message, /it did not answer within 100ms/);
     assert.equal(clock.pending, 0);
+  });
+
+  test('a call that no instance was free for is not the function’s failure', async () => {
+    const { clock, invoke } = bounded(silent);
+    const reply = invoke(mockCall(version), new CallSignal());
+    const refused = assert.rejects(reply, {
+      code: 'CALL_DEADLINE_EXCEEDED',
+      message: /no instance was free within 100ms/,
+    });
+    await clock.advance(120);
+    await refused;
   });
 
   test('after the head the body fails', async () => {
