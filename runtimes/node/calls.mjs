@@ -18,6 +18,8 @@ function callOf(stream) {
 
 const host = hostname();
 const empty = new Uint8Array(0);
+/** Of an error's message in a frame. */
+const textBytesMax = 8192;
 
 let style = 'web';
 let handle;
@@ -201,21 +203,30 @@ function fail(call, problem, error) {
     call.link.frame(types.CANCEL, 0, call.stream, 0);
     return call.end();
   }
-  if (error !== undefined) console.error(error);
-  else console.error(problem.message);
   call.link.json(types.FAIL, call.stream, problem);
   call.end();
+  print(error ?? problem.message);
+}
+
+/** An error can throw while it is printed. */
+function print(error) {
+  try {
+    console.error(error);
+  } catch {
+    console.error('fnway: an error that cannot be printed');
+  }
 }
 
 function send(call, status, headers, body) {
   if (call.cancelled !== undefined) {
-    body?.cancel?.(call.cancelled).catch(() => {});
+    giveUp(body, call.cancelled);
     call.link.frame(types.CANCEL, 0, call.stream, 0);
     return call.end();
   }
   let head = String(status);
   for (let i = 0; i < headers.length; i++) head += `\0${headers[i]}`;
   if (head.length > payloadBytesMax / 2) {
+    giveUp(body, new Error('the answer was not sent'));
     return fail(call, {
       reason: 'reply-invalid',
       message: `the reply's headers take ${head.length} bytes; ${payloadBytesMax / 2} are allowed`,
@@ -233,6 +244,12 @@ function send(call, status, headers, body) {
   }
   call.link.head(types.REPLY, 0, call.stream, head, empty);
   sendBody(call, body);
+}
+
+/** Tells a body's source that nobody reads it. */
+function giveUp(body, reason) {
+  if (body instanceof ReadableStream) body.cancel(reason).catch(() => {});
+  else if (typeof body?.return === 'function') Promise.resolve(body.return()).catch(() => {});
 }
 
 /** A stream that waits for its next chunk must hear of a cancel at once: only its reader's cancel does that. */
@@ -259,9 +276,9 @@ function readerOf(body) {
 }
 
 async function sendBody(call, body) {
-  const reader = readerOf(body);
-  call.onCancel = reason => reader.cancel(reason).catch(() => {});
   try {
+    const reader = readerOf(body);
+    call.onCancel = reason => reader.cancel(reason).catch(() => {});
     while (call.cancelled === undefined) {
       const { value, done } = await reader.next();
       if (done) break;
@@ -271,15 +288,12 @@ async function sendBody(call, body) {
       await sendChunk(call, bytes);
     }
   } catch (error) {
-    if (call.cancelled === undefined) console.error(error);
-    call.link.frame(
-      types.CANCEL,
-      0,
-      call.stream,
-      0,
-      Buffer.from(`the function broke off its answer: ${error?.message ?? error}`),
-    );
-    return call.end();
+    const text = `the function broke off its answer: ${problemOf(error, settings).message}`;
+    call.link.frame(types.CANCEL, 0, call.stream, 0, Buffer.from(text).subarray(0, textBytesMax));
+    const { cancelled } = call;
+    call.end();
+    if (cancelled === undefined) print(error);
+    return;
   }
   if (call.cancelled !== undefined) call.link.frame(types.CANCEL, 0, call.stream, 0);
   else call.link.frame(types.DATA, endFlag, call.stream, 0);

@@ -24,8 +24,8 @@ export async function makeEvent(fields, body, bytesMax) {
   const target = fields[1];
   const mark = target.indexOf('?');
   const path = mark === -1 ? target : target.slice(0, mark);
-  const query = mark === -1 ? {} : queryOf(target.slice(mark + 1));
-  const headers = {};
+  const query = queryOf(mark === -1 ? '' : target.slice(mark + 1));
+  const headers = Object.create(null);
   for (let i = 4; i < fields.length; i += 2) {
     const name = fields[i].toLowerCase();
     headers[name] = name in headers ? `${headers[name]}, ${fields[i + 1]}` : fields[i + 1];
@@ -34,8 +34,9 @@ export async function makeEvent(fields, body, bytesMax) {
   return bytes === undefined ? undefined : new Event(fields[0], path, query, headers, bytes);
 }
 
+/** Without a prototype, as the headers: a caller may name a parameter `constructor`. */
 function queryOf(text) {
-  const query = {};
+  const query = Object.create(null);
   for (const [key, value] of new URLSearchParams(text)) if (!(key in query)) query[key] = value;
   return query;
 }
@@ -99,10 +100,7 @@ function bodyReply(status, headers, value) {
     return { status, headers: typed(headers, 'application/octet-stream'), body: value };
   if (typeof value === 'string')
     return { status, headers: typed(headers, 'text/plain; charset=utf-8'), body: value };
-  if (
-    typeof value === 'object' &&
-    (value[Symbol.asyncIterator] !== undefined || typeof value.next === 'function')
-  ) {
+  if (isStreamed(value)) {
     return { status, headers: typed(headers, 'application/octet-stream'), body: value };
   }
   let text;
@@ -113,6 +111,13 @@ function bodyReply(status, headers, value) {
   }
   if (text === undefined) return { invalid: `a ${typeof value} has no JSON form` };
   return { status, headers: typed(headers, 'application/json'), body: text };
+}
+
+/** A stream or a generator; a list is none, it becomes JSON. */
+function isStreamed(value) {
+  if (typeof value !== 'object') return false;
+  if (value[Symbol.asyncIterator] !== undefined) return true;
+  return typeof value.next === 'function' && value[Symbol.iterator] !== undefined;
 }
 
 function typed(headers, type) {

@@ -59,6 +59,12 @@ function missing(what, exported, settings) {
   };
 }
 
+const missingModule = new Set([
+  'ERR_MODULE_NOT_FOUND',
+  'MODULE_NOT_FOUND',
+  'ERR_UNSUPPORTED_DIR_IMPORT',
+]);
+
 /** What went wrong while the user's module was loaded, or in a handler. */
 export function problemOf(error, settings) {
   const stack = textOf(() => error?.stack);
@@ -67,11 +73,7 @@ export function problemOf(error, settings) {
   const type = textOf(() => error?.constructor?.name) ?? typeof error;
   const place = placeIn(stack, settings.directory) ?? {};
   const problem = { reason: 'threw', type, message, ...place, stack };
-  if (
-    error?.code === 'ERR_MODULE_NOT_FOUND' ||
-    error?.code === 'MODULE_NOT_FOUND' ||
-    error?.code === 'ERR_UNSUPPORTED_DIR_IMPORT'
-  ) {
+  if (missingModule.has(textOf(() => error?.code))) {
     problem.reason = 'module-missing';
     if (message.includes(`'${settings.directory}/${settings.entry}'`) && place.file === undefined)
       problem.reason = 'entry-missing';

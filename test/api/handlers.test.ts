@@ -76,6 +76,44 @@ test('Node: the web styles answer, in JavaScript and TypeScript', async () => {
   }
 });
 
+test('Node: no answer and no error costs the other calls of an instance', async () => {
+  const code = `
+const odd = {
+  locked() { const body = new ReadableStream(); body.getReader(); return { body }; },
+  next: () => ({ body: { next() {} } }),
+  code() { throw Object.defineProperty(new Error('x'), 'code', { get() { throw new Error('y'); } }); },
+  inspect() { throw { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('y'); } }; },
+  headers: () => ({ headers: { x: 'y'.repeat(40000) }, body: 'z' }),
+  generator: () => ({ body: (function* () { throw { get message() { throw 1; } }; })() }),
+};
+export const handle = event => event.path === '/pid' ? process.pid : odd[event.path.slice(1)]();
+`;
+  await put('sturdy', javascript(code));
+  const pid = await textOf('/function/sturdy/pid');
+  for (const name of ['locked', 'code', 'inspect', 'headers', 'generator']) {
+    const answer = await call(`/function/sturdy/${name}`).then(
+      async response => [response.status, await response.text().catch(() => 'broken off')],
+      () => ['broken off'],
+    );
+    assert.ok(answer[0] === 502 || answer.at(-1) === 'broken off', `${name}: ${answer}`);
+    assert.equal(await textOf('/function/sturdy/pid'), pid, name);
+  }
+  // An object with a function is no stream: it has a JSON form.
+  assert.equal(await textOf('/function/sturdy/next'), '{}');
+});
+
+test('Node: an event may have a parameter and a header of any name', async () => {
+  await put(
+    'names',
+    javascript(`export const handle = ({ query, headers }) => [
+  query.constructor, query.toString, query.__proto__, headers.constructor, headers.missing ?? null,
+];`),
+  );
+  const path = '/function/names?constructor=1&toString=2&__proto__=3';
+  const answer = await call(path, { headers: { constructor: '4' } });
+  assert.deepEqual(await answer.json(), ['1', '2', '3', '4', null]);
+});
+
 test('Node: an event handler gets the request as a value and answers with one', async () => {
   await put(
     'event',
