@@ -166,10 +166,13 @@ function watchControlBody(
   response: ServerResponse,
   options: NodeReaderOptions,
 ): void {
+  if (!hasBody(request)) return;
   const { bodyIdleMsMax } = options.limits;
-  request.socket.setTimeout(bodyIdleMsMax);
+  const { socket } = request;
+  socket.setTimeout(bodyIdleMsMax);
+  // The answer may take as long as it needs: a build, or a log that is quiet.
+  request.once('end', () => socket.setTimeout(0));
   request.once('timeout', () => {
-    if (request.complete) return;
     const error = new GatewayError(
       'REQUEST_TIMED_OUT',
       `no byte of the body came for ${bodyIdleMsMax} ms`,
@@ -177,6 +180,11 @@ function watchControlBody(
     if (response.headersSent) response.destroy();
     else refuse(response, error, options);
   });
+}
+
+function hasBody({ headers }: IncomingMessage): boolean {
+  const length = headers['content-length'];
+  return headers['transfer-encoding'] !== undefined || (length !== undefined && length !== '0');
 }
 
 function clientProblem(error: NodeJS.ErrnoException, limits: ReaderLimits): GatewayError {
@@ -255,10 +263,8 @@ class NodeExchange implements Exchange {
   }
 
   body(): Body | Promise<Body> {
-    const { headers } = this.#request;
-    const length = headers['content-length'];
-    if (headers['transfer-encoding'] === undefined && (length === undefined || length === '0'))
-      return emptyBody;
+    if (!hasBody(this.#request)) return emptyBody;
+    const length = this.#request.headers['content-length'];
     if (this.#expectsContinue)
       return new BodyOnRequest(this.#streamed(), () => this.#response.writeContinue());
     if (length !== undefined && Number(length) <= wholeBodyBytesMax)

@@ -264,6 +264,24 @@ test('a body that stops coming answers 408, on the control plane too', async () 
   assert.deepEqual(wrong, []);
 });
 
+test('an answer of the control plane may take longer than a body may pause', async () => {
+  const body = JSON.stringify({ script: 'sleep 60', auth: 'none', labels: { a: 'b'.repeat(50) } });
+  const path = '/v1/namespaces/default/functions/patient';
+  const connection = await gateway.connect();
+  // Kept open, so that the wait of its own log has nothing to say for longer than a body may.
+  connection.write(
+    `PUT ${path} HTTP/1.1\r\nHost: a\r\n${controlHead}Content-Length: ${body.length}\r\n\r\n${body}`,
+  );
+  await connection.until('HTTP/1.1 201');
+  const startMs = performance.now();
+  connection.write(`GET ${path}/logs?follow=true HTTP/1.1\r\nHost: a\r\n${controlHead}\r\n`);
+  await connection.until('HTTP/1.1 200');
+  // Three times as long as a body may pause.
+  await waitFor(() => performance.now() - startMs > 1200 || connection.isClosed);
+  assert.equal(connection.isClosed, false);
+  connection.destroy();
+});
+
 test('a body that comes slowly but moves is waited for', async () => {
   const connection = await gateway.connect();
   connection.write('POST /function/event HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n');

@@ -201,6 +201,8 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
         if (stream.writableLength < followBytesMax) write(line);
       });
       followers.add(stream);
+      // A quiet log has a head too: whoever follows knows that it began.
+      reply.raw.once('pipe', () => reply.raw.flushHeaders());
       stream.once('close', () => {
         followers.delete(stream);
         unfollow();
