@@ -341,7 +341,10 @@ class Link:
                     if calls and self.calls_done == ticked_at:
                         self.wake_workers(len(calls))
                     ticked_at = self.calls_done
-                more = receive(READ_BYTES)
+                try:
+                    more = receive(READ_BYTES)
+                except OSError:
+                    more = b""  # closed with bytes of ours unread
                 if not more:
                     os._exit(0)
                 data = data + more if data else more
