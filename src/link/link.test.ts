@@ -76,6 +76,16 @@ describe('saying HELLO', { timeout: 20_000 }, () => {
     await Promise.all([silent.closed, half.closed]);
   });
 
+  test('of many that say nothing the oldest go, and who says HELLO is heard', async () => {
+    const silent: Peer[] = [];
+    for (let i = 0; i <= linkLimits.strangersMax; i++) silent.push(new Peer(connect(links.path)));
+    await silent[0]!.closed;
+    const { link } = await links.linked();
+    assert.equal(silent.at(-1)!.socket.closed, false);
+    link.destroy();
+    for (const peer of silent) peer.socket.destroy();
+  });
+
   test('a secret serves one connection', async () => {
     const expected = links.server.expect('once', 1000);
     const first = new Peer(connect(links.path));

@@ -10,6 +10,8 @@ import { type Hello, Link } from './link.ts';
 export const linkLimits = {
   /** From connect to HELLO. */
   helloMsMax: 5000,
+  /** Connections that have not said HELLO: the oldest of more goes. A process of ours says it at once. */
+  strangersMax: 256,
 } as const;
 
 export interface LinkServer {
@@ -30,10 +32,21 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
   const { path, clock } = options;
   const waiting = new Map<string, Waiting>();
   const sockets = new Set<Socket>();
+  /** Oldest first. Any function can connect, and must not use up the gateway's descriptors. */
+  const strangers = new Set<Socket>();
 
   function accept(socket: Socket): void {
     sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    strangers.add(socket);
+    if (strangers.size > linkLimits.strangersMax) {
+      const [oldest] = strangers;
+      strangers.delete(oldest!);
+      oldest!.destroy();
+    }
+    socket.once('close', () => {
+      sockets.delete(socket);
+      strangers.delete(socket);
+    });
     const timer = clock.after(linkLimits.helloMsMax, () => socket.destroy(), { unref: true });
     const link = new Link(socket, hello => {
       timer.cancel();
@@ -47,6 +60,7 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
         );
       }
       waiting.delete(hello.secret);
+      strangers.delete(socket);
       expected.timer.cancel();
       expected.resolve({ link, hello });
     });
@@ -62,7 +76,8 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
 
   const server = createServer(accept);
   return new Promise((resolve, reject) => {
-    server.once('error', reject);
+    // A connection that cannot be accepted later is its process's trouble.
+    server.on('error', reject);
     server.listen(path, () => {
       server.unref();
       resolve({

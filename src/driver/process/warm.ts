@@ -303,7 +303,7 @@ export function listenForOutput(path: string, clock: Clock): Promise<OutputServe
     });
   });
   return new Promise((resolve, reject) => {
-    server.once('error', reject);
+    server.on('error', reject);
     server.maxConnections = outputConnectionsMax;
     server.listen(path, () => {
       server.unref();
