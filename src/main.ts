@@ -16,12 +16,14 @@ import type { Config } from './config.ts';
 import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
 import { Registry } from './deploy/registry.ts';
+import { Sources } from './deploy/sources.ts';
+import { Versions } from './deploy/versions.ts';
 import type { Driver } from './driver/driver.ts';
 import { createHttpDriver } from './driver/http.ts';
-import { killUser } from './driver/process/child.ts';
 import { markVariable } from './driver/process/keeper.ts';
 import { openProcessDriver, type ProcessDriver } from './driver/process/process.ts';
 import { readRuntimes, stageRuntimes, stageSdks } from './driver/process/runtimes.ts';
+import { Users } from './driver/process/users.ts';
 import { GatewayError } from './errors.ts';
 import { createDataPlane } from './gateway/data-plane.ts';
 import { createServer } from './gateway/server.ts';
@@ -94,8 +96,10 @@ async function build(
   const tools = findInterpreters(config, { isRoot, codePath: data.codePath });
   const output = new OutputLog(() => clock.now());
   const metrics = new Metrics();
+  const users = new Users();
   const processes = await openProcessDriver({
     ...(isRoot && { uidRange }),
+    users,
     runtimes: tools.runtimes,
     interpreters: { node: tools.node, python: tools.python },
     mark: data.mark,
@@ -141,21 +145,17 @@ async function build(
     ],
     pool.invoke,
   );
+  const sources = new Sources(blobs);
+  const versions = new Versions({
+    ...{ store, sources, sealer, registry, pool, builder },
+    ...{ clock, log, users },
+  });
   const functions = new Functions({
-    store,
-    blobs,
-    sealer,
-    registry,
-    pool,
-    builder,
+    ...{ store, sources, versions, sealer, registry, pool },
     runtimes: tools.runtimes,
-    output,
-    metrics,
-    clock,
-    log,
-    codeDirectory: data.codePath,
+    ...{ output, metrics, clock },
     identityCount: uidRange.count,
-    endUser: identity => killUser(identity.uid),
+    users,
   });
 
   const inFlight = new Slots<CallSignal>();
@@ -178,10 +178,7 @@ async function build(
       inFlight,
     }),
     control: {
-      functions,
-      registry,
-      pool,
-      output,
+      ...{ functions, versions, sources, registry, pool, output },
       runtimes: tools.runtimes,
       adminToken,
       clock,
@@ -198,14 +195,26 @@ async function build(
       for (const [, signal] of inFlight.entries())
         signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
     });
-    await functions.close();
-    await server.close(limits.drainMsMax + 1000);
-    cut.cancel();
-    await pool.stop(limits.graceMs);
-    await builder.close();
-    await Promise.all(drivers.map(driver => driver.close()));
-    await store.close();
-    data.unlock();
+    const built = versions.close();
+    // Each is tried, whatever became of the one before: nothing may go on running, or stay locked.
+    const steps: Array<() => unknown> = [
+      () => server.close(limits.drainMsMax + 1000),
+      () => cut.cancel(),
+      () => pool.stop(limits.graceMs),
+      () => builder.close(),
+      () => Promise.all(drivers.map(driver => driver.close())),
+      // Only now: one that loads is ended with its driver.
+      () => built,
+      () => store.close(),
+      () => data.unlock(),
+    ];
+    for (const step of steps) {
+      try {
+        await step();
+      } catch (error) {
+        log.error('a part of the gateway did not stop in order', { error });
+      }
+    }
   }
 
   await registry.load();
@@ -214,7 +223,7 @@ async function build(
     fetch: server.fetch,
     async start() {
       const { url } = await server.listen();
-      await functions.resume();
+      await versions.resume();
       state = 'ready';
       // Behind the first calls' back: a gateway is ready before its pools are full.
       void processes.warmUp();

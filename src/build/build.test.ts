@@ -100,7 +100,7 @@ describe('a build', () => {
     alarms[0]!.fn();
     const { code, message, log } = await result;
     assert.equal(code, 'BUILD_TIMED_OUT');
-    assert.match(message, /600000 ms \(buildTimeoutMsMax\)/);
+    assert.match(message, /600000 ms \(FNWAY_BUILD_MS_MAX\)/);
     assert.match(log, /npm-cli\.js install/);
     await waitUntil('both processes are gone', () => !pids.some(isAlive));
   });

@@ -171,7 +171,7 @@ class ToolBuilder implements Builder {
     } catch (error) {
       if (stop.aborted) throw stop.reason;
       if (!late.signal.aborted) throw error;
-      const message = `The build took longer than ${timeoutMs} ms (buildTimeoutMsMax)`;
+      const message = `The build took longer than ${timeoutMs} ms (FNWAY_BUILD_MS_MAX)`;
       return { ok: false, failure: { code: 'BUILD_TIMED_OUT', message }, log: log.text() };
     } finally {
       timer.cancel();

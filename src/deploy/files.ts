@@ -4,7 +4,7 @@
  */
 import { execFile } from 'node:child_process';
 import { readdir, rm, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Identity } from '../invoke/invoke.ts';
 
 /** A version's directory. Whatever cannot be removed stays: its name is not used again. */
@@ -18,11 +18,20 @@ export async function removeVersion(path: string, identity: Identity | undefined
   await rmdir(path).catch(() => {});
 }
 
+/** Where a version's source is written until it is whole: beside the version's directory, and for root alone. */
+export function stagingOf(directory: string): string {
+  return join(dirname(directory), `${stagingPrefix}${basename(directory)}`);
+}
+
+const stagingPrefix = '.writing-';
+
 /** The directory of all versions of a function; it and the markers in it are the gateway's. */
 export async function removeFunction(path: string, identity: Identity | undefined): Promise<void> {
   const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
   for (const entry of entries) {
-    if (entry.isDirectory()) await removeVersion(join(path, entry.name), identity);
+    // Nobody else could ever go into one of these.
+    if (entry.name.startsWith(stagingPrefix)) await rm(join(path, entry.name), { recursive: true });
+    else if (entry.isDirectory()) await removeVersion(join(path, entry.name), identity);
     else await rm(join(path, entry.name), { force: true });
   }
   await rmdir(path).catch(() => {});

@@ -28,17 +28,29 @@ export class FunctionEntry {
   /** Answers calls that pin no version. */
   active: LivingVersion | undefined;
   readonly versions = new Map<number, LivingVersion>();
-  readonly #sealer: Sealer;
+  readonly #options: RegistryOptions;
   #token: string | undefined;
 
-  constructor(row: FunctionRow, sealer: Sealer) {
+  constructor(row: FunctionRow, options: RegistryOptions) {
     this.row = row;
-    this.#sealer = sealer;
+    this.#options = options;
   }
 
   get token(): string {
-    this.#token ??= this.#sealer.openText(this.row.sealedToken);
+    this.#token ??= this.#options.sealer.openText(this.row.sealedToken);
     return this.#token;
+  }
+
+  /** Of all versions' files. */
+  get directory(): string {
+    return join(this.#options.codeDirectory, this.row.id);
+  }
+
+  /** The user that all its versions run as; undefined when the gateway is not root. */
+  get identity(): Identity | undefined {
+    if (this.#options.uidFirst === undefined) return undefined;
+    const uid = this.#options.uidFirst + this.row.identity;
+    return { uid, gid: uid };
   }
 
   replaceRow(row: FunctionRow): void {
@@ -92,7 +104,7 @@ export class LivingVersion implements Version {
   }
 
   get directory(): string {
-    return join(this.#options.codeDirectory, this.functionId, String(this.number));
+    return join(this.entry.directory, String(this.number));
   }
 
   /**
@@ -104,9 +116,7 @@ export class LivingVersion implements Version {
   }
 
   get identity(): Identity | undefined {
-    if (this.#options.uidFirst === undefined) return undefined;
-    const uid = this.#options.uidFirst + this.entry.row.identity;
-    return { uid, gid: uid };
+    return this.entry.identity;
   }
 
   /** Absent for kinds without files, and until the build is complete. */
@@ -185,7 +195,7 @@ export class Registry {
   }
 
   add(row: FunctionRow): FunctionEntry {
-    const entry = new FunctionEntry(row, this.#options.sealer);
+    const entry = new FunctionEntry(row, this.#options);
     let names = this.#namespaces.get(row.namespace);
     if (names === undefined) {
       names = new Map();

@@ -7,6 +7,8 @@ import { parseAuthorization, tokensEqual } from '../auth/token.ts';
 import type { Clock } from '../clock.ts';
 import type { Functions } from '../deploy/functions.ts';
 import type { Registry } from '../deploy/registry.ts';
+import type { Sources } from '../deploy/sources.ts';
+import type { Versions } from '../deploy/versions.ts';
 import { firstJsonError } from '../domain/json-error.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
@@ -20,6 +22,8 @@ import { sourceRoutes } from './routes/sources.ts';
 
 export interface ControlPlaneOptions {
   functions: Functions;
+  versions: Versions;
+  sources: Sources;
   registry: Registry;
   pool: Pool;
   output: OutputLog;

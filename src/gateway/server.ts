@@ -47,9 +47,13 @@ export function createServer(options: ServerOptions): GatewayServer {
   const plain = plainRoutes(options);
   let control: Promise<FastifyInstance> | undefined;
   const loadControl = () => {
-    control ??= import('./control-plane.ts').then(({ createControlPlane }) =>
-      createControlPlane(options.control),
-    );
+    control ??= import('./control-plane.ts')
+      .then(({ createControlPlane }) => createControlPlane(options.control))
+      .catch(error => {
+        // The next request tries again.
+        control = undefined;
+        throw error;
+      });
     return control;
   };
   let draining = false;
@@ -190,7 +194,9 @@ function send(response: ServerResponse<IncomingMessage>, answer: PlainAnswer): v
 function listen(reader: NetServer, options: ServerOptions): Promise<{ url: string }> {
   const { host, port } = options;
   return new Promise((resolve, reject) => {
-    reader.once('error', (cause: NodeJS.ErrnoException) => {
+    reader.on('error', (cause: NodeJS.ErrnoException) => {
+      if (reader.listening)
+        return options.control.log.error('a connection was not accepted', { error: cause });
       if (cause.code === 'EADDRINUSE')
         reject(
           new GatewayError('ADDRESS_IN_USE', `something listens on ${host}:${port} already`, {

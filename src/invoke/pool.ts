@@ -15,7 +15,7 @@
 import type { Clock, Timer } from '../clock.ts';
 import type { VersionFailure } from '../domain/function.ts';
 import type { Driver, Instance, Started } from '../driver/driver.ts';
-import { assert, GatewayError } from '../errors.ts';
+import { assert, GatewayError, isGatewayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { type Call, type CallSignal, isStream, type Reply, type Version } from './invoke.ts';
@@ -289,7 +289,15 @@ export class Pool {
 
   #startFailed(fleet: Fleet, reason: string, cause: unknown): void {
     if (fleet.starting > 0 || taking(fleet) > 0) return;
-    const error = new GatewayError('INSTANCE_NOT_STARTED', reason, { cause, retryAfterMs: 1000 });
+    const hasOwnCode = isGatewayError(cause) && cause.code !== 'INSTANCE_NOT_STARTED';
+    const error = hasOwnCode
+      ? cause
+      : new GatewayError('INSTANCE_NOT_STARTED', reason, { cause, retryAfterMs: 1000 });
+    if (fleet.waiting.length > 0) {
+      const { namespace, name, number } = fleet.version;
+      const place = { namespace, function: name, version: number };
+      this.#options.log.warn('no instance for a call', { ...place, error });
+    }
     this.#refuseWaiting(fleet, error);
     this.#forgetIfEmpty(fleet);
   }

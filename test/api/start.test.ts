@@ -15,6 +15,7 @@ import {
   makeDataDirectory,
   problemOf,
   startTestGateway,
+  waitFor,
 } from '../../src/testing/index.ts';
 
 const scratch = mkdtempSync(join(tmpdir(), 'fnway-start-'));
@@ -47,6 +48,43 @@ test('a runtime that is not as it must be stops the start with its file and key'
       code: 'RUNTIME_INVALID',
       message: said,
     });
+});
+
+test('a version whose files and source are lost says so, until it is deployed again', async () => {
+  const data = makeDataDirectory();
+  const hello = javascript('export default () => new Response("hi");');
+  const first = await startTestGateway({ data });
+  await first.put('lost', hello);
+  await first.stop();
+  for (const name of ['code', 'blobs']) rmSync(join(data, name), { recursive: true });
+  const second = await startTestGateway({ data });
+  try {
+    await problemOf(await second.call('/function/lost'), {
+      status: 503,
+      code: 'VERSION_NOT_READY',
+    });
+    const { outcome } = await second.put('lost', hello);
+    assert.equal(outcome, 'unchanged');
+    assert.equal(await (await second.call('/function/lost')).text(), 'hi');
+  } finally {
+    await second.stop();
+    rmSync(data, { recursive: true });
+  }
+});
+
+test('a gateway that stops waits for no function that loads', async () => {
+  const gateway = await startTestGateway();
+  const slow = javascript('await new Promise(() => {});', { auth: 'none' });
+  await gateway.put('quick', javascript('export default () => new Response("hi");'));
+  await gateway.client.putFunction('slow', slow);
+  await waitFor(async () =>
+    /fnway_instances\{[^}]*"slow"[^}]*"starting"\} 1/.test(
+      await (await gateway.call('/metrics')).text(),
+    ),
+  );
+  const stopped = gateway.stop();
+  await assert.rejects(gateway.call('/function/quick'));
+  await stopped;
 });
 
 test('a runtime of a user is there beside the others, and may replace one', async () => {

@@ -61,6 +61,26 @@ export default () => new Response('slow');`;
   assert.equal(await textOf('/function/passed'), 'newest');
 });
 
+test('calls of a script harm no deploy of it', async () => {
+  await put('shell', { script: 'printf v0' });
+  let ends = false;
+  const caller = (async () => {
+    while (!ends) assert.equal((await call('/function/shell')).status, 200);
+  })();
+  // A check of the shell, and a compiler and an instance of Node: as the same user as the calls.
+  for (let i = 1; i <= 8; i++) {
+    await put('shell', { script: `printf v${i}` });
+    assert.equal(await textOf('/function/shell'), `v${i}`);
+  }
+  await put('shell', {
+    runtime: 'node',
+    source: { files: { 'handler.ts': 'export default (): Response => new Response("node");' } },
+  });
+  assert.equal(await textOf('/function/shell'), 'node');
+  ends = true;
+  await caller;
+});
+
 test('a call that began in an old version ends in it', async () => {
   const marker = join(gateway.data, 'code', 'marker');
   const slow = (text: string) =>

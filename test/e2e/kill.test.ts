@@ -286,6 +286,41 @@ describe('kill -9', limit, () => {
   );
 });
 
+describe('kill -9 while a source is written', limit, () => {
+  test('leaves nothing that keeps the next gateway from building it', limit, async () => {
+    const gateway = await serve();
+    const files = Object.fromEntries(
+      Array.from({ length: 900 }, (_, i) => [`lib/${i % 30}/${i}.txt`, 'x'.repeat(500)]),
+    );
+    const source = {
+      files: { ...files, 'handler.mjs': 'export default () => new Response("hi")' },
+    };
+    const put = gateway.deploy('torn', { runtime: 'node', source }, '0s').catch(() => {});
+    const code = join(gateway.data, 'code');
+    const isWriting = () =>
+      readdirSync(code).some(
+        name => name.startsWith('fn_') && readdirSync(join(code, name)).includes('.writing-1'),
+      );
+    await until('its files are written', 10_000, isWriting);
+    await gateway.kill();
+    await put;
+    assert.ok(isWriting(), 'otherwise this shows nothing');
+    const next = await serve(gateway.data);
+    let answer = '';
+    for (let tries = 0; answer !== 'hi' && tries < 100; tries++) {
+      answer = await next.call('torn').catch(() => '');
+      if (answer !== 'hi') await sleep(100);
+    }
+    assert.equal(answer, 'hi');
+    await next.request('DELETE', '/v1/namespaces/default/functions/torn');
+    assert.deepEqual(
+      readdirSync(code).filter(name => name.startsWith('fn_')),
+      [],
+    );
+    await next.stop();
+  });
+});
+
 describe('SIGTERM', limit, () => {
   test('ends every process too', limit, async () => {
     const gateway = await serve();

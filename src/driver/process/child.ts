@@ -3,7 +3,6 @@
  * how its output is read, how its end is learned, and how it is ended with all its descendants.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
 import type { Clock } from '../../clock.ts';
 import { GatewayError } from '../../errors.ts';
@@ -93,18 +92,6 @@ export async function startChild(options: ChildOptions): Promise<Child> {
 
 /** How long output is waited for once the process itself has ended. */
 const outputAfterExitMsMax = 200;
-
-/** Ends every process of a user. Only for users that belong to one function. */
-export function killUser(uid: number): void {
-  for (const entry of readdirSync('/proc')) {
-    if (!(Number(entry) > 0)) continue;
-    try {
-      if (statSync(`/proc/${entry}`).uid === uid) kill(Number(entry));
-    } catch {
-      // Gone already.
-    }
-  }
-}
 
 /** Ends a process, its group, and descendants that have left the group. */
 export function killTree(pid: number): void {

@@ -24,6 +24,7 @@ import { type Behaviour, driverContract } from '../contract.ts';
 import { mockCall, mockVersion } from '../mock.ts';
 import { openProcessDriver, type ProcessDriver } from './process.ts';
 import { readRuntimes } from './runtimes.ts';
+import { Users } from './users.ts';
 
 const runtimesDirectory = join(import.meta.dirname, '../../../runtimes');
 const python = ['/usr/bin/python3', '/usr/local/bin/python3'].find(existsSync);
@@ -42,6 +43,7 @@ function openDriver(parts: { warm?: number; runtimes?: Map<string, Runtime>; mar
   const driver = openProcessDriver({
     runtimes: parts.runtimes ?? readRuntimes([runtimesDirectory]),
     interpreters: { node: process.execPath, python },
+    users: new Users(),
     mark,
     baseEnv: { PATH: '/usr/bin:/bin', LANG: 'C.UTF-8', HOME: '/tmp' },
     bufferedBodyBytesMax: 2 * 1024 ** 2,

@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
 import type { VersionFailure } from '../../domain/function.ts';
 import type { Runtime } from '../../domain/runtime.ts';
-import { assert, GatewayError } from '../../errors.ts';
+import { GatewayError } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Version } from '../../invoke/invoke.ts';
 import type { LinkProblem } from '../../link/link.ts';
@@ -24,6 +24,7 @@ import { captureOutput, LinkInstance } from './link-instance.ts';
 import { limitMemory, type MemoryLimits } from './memory.ts';
 import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
 import { StdioInstance } from './stdio-instance.ts';
+import type { Users } from './users.ts';
 import { type Linked, listenForOutput, type OutputServer, WarmPool } from './warm.ts';
 
 export interface ProcessDriverOptions {
@@ -33,6 +34,7 @@ export interface ProcessDriverOptions {
   mark: string;
   /** The users of functions, when the gateway is root: all theirs ends with it. */
   uidRange?: UidRange;
+  users: Users;
   /** What every function's environment starts from: PATH, LANG, HOME. Never the gateway's own. */
   baseEnv: Record<string, string>;
   bufferedBodyBytesMax: number;
@@ -167,11 +169,30 @@ class Processes implements ProcessDriver {
 
   async #startLinked(version: Version, runtime: Runtime): Promise<Started> {
     const files = version.files;
-    assert(files !== undefined, 'a version of a linked runtime has files');
+    if (files === undefined) throw notBuilt(version);
     const pool = this.#pools.get(runtime.name)!;
     const env = this.#environment(version);
     const special = Object.keys(version.spec.env).some(key => startVariables.test(key));
-    const linked = special ? await pool.startWith(env, files.identity) : await pool.take();
+    const { identity } = files;
+    const release = identity === undefined ? () => {} : this.#options.users.hold(identity.uid);
+    try {
+      const started = await this.#startLinkedAs(version, pool, { env, special });
+      if (started.ok) void started.instance.exited.then(release);
+      else release();
+      return started;
+    } catch (error) {
+      release();
+      throw error;
+    }
+  }
+
+  async #startLinkedAs(
+    version: Version,
+    pool: WarmPool,
+    how: { env: Record<string, string>; special: boolean },
+  ): Promise<Started> {
+    const { env, special } = how;
+    const linked = special ? await pool.startWith(env, version.files!.identity) : await pool.take();
     const id = newId('ins', this.#options.clock.now());
     captureOutput(linked, {
       id,
@@ -180,7 +201,7 @@ class Processes implements ProcessDriver {
       clock: this.#options.clock,
     });
     try {
-      return await this.#load(version, linked, id, { env, special });
+      return await this.#load(version, linked, id, how);
     } catch (error) {
       linked.kill();
       throw error;
@@ -243,7 +264,7 @@ class Processes implements ProcessDriver {
 
   async #startStdio(version: Version, runtime: Runtime): Promise<Started> {
     const files = version.files;
-    assert(files !== undefined, 'a version of a stdio runtime has files');
+    if (files === undefined) throw notBuilt(version);
     const { interpreters, clock, output, bufferedBodyBytesMax } = this.#options;
     const entry = join(files.directory, files.entry);
     const env = { ...this.#environment(version), [markVariable]: this.#options.mark };
@@ -264,6 +285,7 @@ class Processes implements ProcessDriver {
       clock,
       keeper: this.#parts.keeper,
       memory: this.#memory,
+      users: this.#options.users,
       output,
       bufferedBodyBytesMax,
     });
@@ -276,6 +298,7 @@ class Processes implements ProcessDriver {
     version: Version,
   ): Promise<VersionFailure | undefined> {
     const { directory, entry, identity } = version.files!;
+    const release = identity === undefined ? undefined : this.#options.users.hold(identity.uid);
     const child = await startChild({
       command,
       env,
@@ -294,6 +317,7 @@ class Processes implements ProcessDriver {
     const late = this.#options.clock.after(this.#options.loadMsMax, () => child.kill());
     const status = await child.exited;
     late.cancel();
+    release?.();
     if (status === 'status 0') return undefined;
     const message = text.trim().replaceAll(`${directory}/`, '');
     const line = /(?:: line |: )(\d+):/.exec(message)?.[1];
@@ -314,6 +338,18 @@ class Processes implements ProcessDriver {
       FNWAY_VERSION: String(version.number),
     };
   }
+}
+
+/** Its files were lost with their directory, and are being made again or could not be. */
+function notBuilt({ name, number }: Version): GatewayError {
+  return new GatewayError(
+    'VERSION_NOT_READY',
+    `the files of version ${number} of ${name} are gone`,
+    {
+      retryAfterMs: 1000,
+      remedy: 'The gateway makes them again when it starts. Deploy the function again to try now.',
+    },
+  );
 }
 
 function failureOf(problem: LinkProblem): VersionFailure {

@@ -17,9 +17,10 @@ import {
 } from '../../invoke/invoke.ts';
 import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
 import type { Exit, Instance } from '../driver.ts';
-import { type Child, killUser, startChild } from './child.ts';
+import { type Child, startChild } from './child.ts';
 import type { Keeper } from './keeper.ts';
 import type { Bound, MemoryLimits } from './memory.ts';
+import type { Users } from './users.ts';
 
 export interface StdioInstanceOptions {
   id: string;
@@ -30,6 +31,7 @@ export interface StdioInstanceOptions {
   clock: Clock;
   keeper: Keeper;
   memory: MemoryLimits;
+  users: Users;
   output: OutputLog;
   bufferedBodyBytesMax: number;
 }
@@ -58,22 +60,25 @@ export class StdioInstance implements Instance {
   }
 
   async invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply> {
+    const { users, version } = this.#options;
+    const uid = version.files?.identity?.uid;
+    const release = uid === undefined ? undefined : users.hold(uid);
     let child: Child;
     try {
       if (!this.#alive) throw new GatewayError('INSTANCE_NOT_STARTED', 'the instance has ended');
       child = await this.#start(call);
     } catch (error) {
+      release?.();
       done();
       throw error;
     }
     const run = new Run(this.#options, child, call, signal);
     if (!this.#alive && this.#children.size === 0) child.kill();
     this.#children.add(child);
-    const uid = this.#options.version.files?.identity?.uid;
-    if (uid !== undefined) running.set(uid, (running.get(uid) ?? 0) + 1);
     void child.exited.then(() => {
       this.#children.delete(child);
-      if (uid !== undefined) endUserIfLast(uid);
+      // With the last call of a function goes what its calls left behind.
+      release?.();
       if (!this.#alive && this.#children.size === 0) this.#onExit({ reason: 'stopped' });
       done();
     });
@@ -106,18 +111,6 @@ export class StdioInstance implements Instance {
       ...(identity !== undefined && { identity }),
     });
   }
-}
-
-/** Calls that run as each user, over all versions of a function. */
-const running = new Map<number, number>();
-
-/** With the last call of a function goes what its calls left behind: also what left its group. */
-function endUserIfLast(uid: number): void {
-  const left = running.get(uid)! - 1;
-  running.set(uid, left);
-  if (left > 0) return;
-  running.delete(uid);
-  killUser(uid);
 }
 
 /** One process of one call. */

@@ -49,7 +49,7 @@ const logsQuerySchema = z.strictObject({
 });
 
 export function functionRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
-  const { functions, registry, pool, output } = options;
+  const { functions, versions, registry, pool, output } = options;
   const base = '/v1/namespaces/:namespace/functions';
 
   function find(params: unknown): FunctionEntry {
@@ -76,7 +76,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     mustCreate: boolean,
   ) {
     const result = await functions.put(where, definition, { mustCreate });
-    if (result.version !== undefined) await functions.settled(result.version, waitMs);
+    if (result.version !== undefined) await versions.settled(result.version, waitMs);
     return {
       status: result.outcome === 'created' ? 201 : 200,
       body: {
@@ -161,8 +161,8 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
   });
 
   app.get(`${base}/:name/versions`, async request => {
-    const versions = await functions.versions(find(request.params));
-    return { items: versions.map(version => versionView(version)) };
+    const items = await functions.versions(find(request.params));
+    return { items: items.map(version => versionView(version)) };
   });
 
   app.get(`${base}/:name/versions/:number`, async request => {
@@ -172,7 +172,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     const version = await functions.version(entry, number);
     if (version === undefined)
       throw new GatewayError('VERSION_NOT_FOUND', `${entry.row.name} has no version ${number}`);
-    await functions.settled(version, wait);
+    await versions.settled(version, wait);
     return versionView(version, functions.buildLogOf(version));
   });
 

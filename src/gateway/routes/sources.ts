@@ -12,7 +12,7 @@ const digestSchema = namespaceSchema.extend({
 });
 
 export function sourceRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
-  const { functions } = options;
+  const { sources } = options;
   const base = '/v1/namespaces/:namespace/sources';
 
   app.post(base, async (request, reply) => {
@@ -23,12 +23,12 @@ export function sourceRoutes(app: FastifyInstance, options: ControlPlaneOptions)
         'a source is sent as application/gzip: a gzipped tar archive',
       );
     }
-    return reply.code(201).send({ digest: await functions.putSource(request.body) });
+    return reply.code(201).send({ digest: await sources.putArchive(request.body) });
   });
 
   app.get(`${base}/:digest`, async (request, reply) => {
     const { digest } = parse(digestSchema, request.params, 'QUERY_INVALID');
-    if (await functions.hasSource(digest)) return { digest };
+    if (await sources.has(digest)) return { digest };
     const error = new GatewayError('SOURCE_NOT_FOUND', `no source ${digest} has been uploaded`);
     // Elsewhere this code is about a definition; here it is about the path.
     const problem = { ...toProblem(error, request.id), status: 404 };

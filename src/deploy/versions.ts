@@ -1,0 +1,280 @@
+/**
+ * The way of a version from its row to where it answers calls: source written → built → loaded once in an instance →
+ * active. A version that fails on the way never replaces one that works. Keeps registry, store and pool in step; what
+ * a function is and when it gets a version is decided in functions.ts.
+ */
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { Sealer } from '../auth/seal.ts';
+import type { Builder } from '../build/build.ts';
+import { type Tree, writeTree } from '../build/source.ts';
+import type { Clock } from '../clock.ts';
+import type { VersionFailure, VersionSpec } from '../domain/function.ts';
+import { GatewayError, isGatewayError } from '../errors.ts';
+import type { Identity } from '../invoke/invoke.ts';
+import type { Pool } from '../invoke/pool.ts';
+import type { Log } from '../log.ts';
+import type { Store } from '../store/store.ts';
+import { removeFunction, removeVersion, stagingOf } from './files.ts';
+import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
+import type { Sources } from './sources.ts';
+
+export interface VersionsOptions {
+  store: Store;
+  sources: Sources;
+  sealer: Sealer;
+  registry: Registry;
+  pool: Pool;
+  builder: Builder;
+  clock: Clock;
+  log: Log;
+  /** The functions' users: held while something runs as one. */
+  users: { hold(uid: number): () => void };
+}
+
+const superseded: VersionFailure = {
+  code: 'BUILD_FAILED',
+  message: 'the gateway ended while it was built, and a newer version was deployed',
+};
+
+export const scriptEntry = 'script.sh';
+
+export class Versions {
+  readonly #options: VersionsOptions;
+  /** Builds under way, so that callers can wait for them. */
+  readonly #builds = new Map<LivingVersion, Promise<void>>();
+  readonly #closing = new AbortController();
+
+  constructor(options: VersionsOptions) {
+    this.#options = options;
+  }
+
+  /** Goes on where a stopped gateway left: versions that were being built, files that are gone, kept instances. */
+  async resume(): Promise<void> {
+    const { registry, pool, log } = this.#options;
+    for (const entry of registry.all()) {
+      if (entry.active !== undefined) {
+        if (entry.row.settings.instances.min > 0) pool.activate(entry.active);
+        if (!entry.active.isBuilt) {
+          log.warn('the files of a version are gone; it is built again', {
+            function: entry.row.name,
+          });
+          this.start(entry, entry.active);
+        }
+      }
+      // Of several that were interrupted, the newest is what was wanted last.
+      const interrupted = await this.#interrupted(entry);
+      for (const [i, version] of interrupted.entries()) {
+        if (i === 0) this.start(entry, version);
+        else await this.#settle(entry, version, { failure: superseded, log: '' });
+      }
+    }
+  }
+
+  /** Versions that a gateway was building when it ended, newest first. */
+  async #interrupted(entry: FunctionEntry): Promise<LivingVersion[]> {
+    const { store, registry } = this.#options;
+    const rows = await store.functions.versions(entry.row.id);
+    return rows.filter(row => row.state === 'building').map(row => registry.revive(entry, row));
+  }
+
+  /** Ends the builds; their versions are built by the next gateway. */
+  async close(): Promise<void> {
+    this.#closing.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
+    await Promise.allSettled(this.#builds.values());
+  }
+
+  isBuilding(version: LivingVersion): boolean {
+    return this.#builds.has(version);
+  }
+
+  /** Builds a version and lets it answer calls. What comes of it is in its row. */
+  start(entry: FunctionEntry, version: LivingVersion): void {
+    if (this.#builds.has(version)) return;
+    const build = this.held(version.identity, () => this.#build(entry, version))
+      .catch(error => {
+        if (!this.#closing.signal.aborted)
+          this.#options.log.error('a build broke', { function: entry.row.name, error });
+      })
+      .finally(() => this.#builds.delete(version));
+    this.#builds.set(version, build);
+  }
+
+  /** Resolves when the build of a version is settled, or after `waitMs`. */
+  async settled(version: LivingVersion, waitMs: number): Promise<void> {
+    const build = this.#builds.get(version);
+    if (build === undefined || waitMs <= 0) return;
+    await new Promise<void>(resolve => {
+      const timer = this.#options.clock.after(waitMs, resolve);
+      void build.finally(() => {
+        timer.cancel();
+        resolve();
+      });
+    });
+  }
+
+  /** Does something as a function's user, or with its files: no call's end takes it for a leftover. */
+  async held(identity: Identity | undefined, work: () => Promise<void>): Promise<void> {
+    const release = identity === undefined ? undefined : this.#options.users.hold(identity.uid);
+    try {
+      await work();
+    } finally {
+      release?.();
+    }
+  }
+
+  async #build(entry: FunctionEntry, version: LivingVersion): Promise<void> {
+    const { pool } = this.#options;
+    let log = '';
+    let failure: VersionFailure | undefined;
+    try {
+      const built = await this.#makeFiles(version);
+      log = built.log;
+      failure = built.failure;
+      if (failure === undefined) failure = await pool.prepare(version);
+    } catch (error) {
+      if (this.#closing.signal.aborted) return;
+      failure = this.#problemOf(entry, version, error);
+    }
+    await this.#settle(entry, version, { failure, log });
+  }
+
+  /** What the gateway could not do, as the version's failure. */
+  #problemOf(entry: FunctionEntry, version: LivingVersion, error: unknown): VersionFailure {
+    // Removed meanwhile: its files went away under the build.
+    if (this.#isLiving(entry)) {
+      this.#options.log.warn('a version could not be built', {
+        function: entry.row.name,
+        version: version.number,
+        error,
+      });
+    }
+    const message = isGatewayError(error)
+      ? error.message
+      : `the gateway could not build it: ${(error as Error).message}`;
+    return { code: 'BUILD_FAILED', message };
+  }
+
+  #isLiving(entry: FunctionEntry): boolean {
+    return this.#options.registry.get(entry.row.namespace, entry.row.name) === entry;
+  }
+
+  async #settle(
+    entry: FunctionEntry,
+    version: LivingVersion,
+    result: { failure: VersionFailure | undefined; log: string },
+  ): Promise<void> {
+    const { store, sealer, clock, pool } = this.#options;
+    const { failure, log } = result;
+    const settlement = {
+      functionId: entry.row.id,
+      number: version.number,
+      state: failure === undefined ? ('ready' as const) : ('failed' as const),
+      ...(failure !== undefined && { failure }),
+      sealedBuildLog: log === '' ? new Uint8Array(0) : sealer.seal(log),
+      settledMs: clock.now(),
+    };
+    const wasReady = version.row.state === 'ready';
+    const row = wasReady
+      ? entry.row
+      : await store.functions.settle({ ...settlement, activate: failure === undefined });
+    if (row === 'missing' || !this.#isLiving(entry)) {
+      // Removed while it was built: what the build has written meanwhile goes too.
+      pool.retire(version);
+      return removeFunction(dirname(version.directory), version.identity);
+    }
+    if (wasReady) return this.#builtAgain(entry, version, failure);
+    Object.assign(version.row, settlement);
+    entry.replaceRow(row);
+    if (failure !== undefined) {
+      pool.retire(version);
+      return removeVersion(version.directory, version.identity);
+    }
+    // A newer one was ready first.
+    if (row.activeVersion !== version.number) return pool.retire(version);
+    const previous = entry.active;
+    entry.active = version;
+    pool.activate(version);
+    if (previous !== undefined && previous !== version) pool.retire(previous);
+  }
+
+  /** A version stays ready whatever comes of building it again: the next deploy of the same content tries once more. */
+  #builtAgain(
+    entry: FunctionEntry,
+    version: LivingVersion,
+    failure: VersionFailure | undefined,
+  ): void {
+    const place = { function: entry.row.name, version: version.number };
+    const { log } = this.#options;
+    if (failure === undefined) log.info('a version was built again', place);
+    else
+      log.error('a version could not be built again; deploy it to try once more', {
+        ...place,
+        ...failure,
+      });
+  }
+
+  async #makeFiles(version: LivingVersion): Promise<{ log: string; failure?: VersionFailure }> {
+    const { spec, directory, identity } = version;
+    if (spec.kind !== 'source' && spec.kind !== 'script') return { log: '' };
+    const tree = await this.#treeOf(spec);
+    if (tree === undefined) {
+      return {
+        log: '',
+        failure: {
+          code: 'SOURCE_NOT_FOUND',
+          message: `the source ${spec.source} is gone from the blob store; deploy again`,
+        },
+      };
+    }
+    await rm(version.markerFile, { force: true });
+    await removeVersion(directory, identity);
+    await this.#writeSource(tree, version);
+    const built =
+      spec.kind === 'script'
+        ? { ok: true as const, entry: scriptEntry, log: '' }
+        : await this.#runBuild(version);
+    if (!built.ok) return { log: built.log, failure: built.failure };
+    const making = `${version.markerFile}.tmp`;
+    await writeFile(making, JSON.stringify({ entry: built.entry }), { mode: 0o600 });
+    await rename(making, version.markerFile);
+    return { log: built.log };
+  }
+
+  /** Whole or not at all: half of a tree, left by a gateway that was killed, would be root's among its user's. */
+  async #writeSource(tree: Tree, { directory, identity }: LivingVersion): Promise<void> {
+    const staging = stagingOf(directory);
+    await rm(staging, { recursive: true, force: true });
+    await mkdir(dirname(directory), { recursive: true, mode: 0o711 });
+    await mkdir(staging, { mode: 0o700 });
+    const written = join(staging, 'tree');
+    await writeTree(tree, written, identity === undefined ? {} : { owner: identity });
+    await rename(written, directory);
+    await rm(staging, { recursive: true });
+  }
+
+  async #treeOf(spec: VersionSpec): Promise<Tree | undefined> {
+    if (spec.kind === 'source') return this.#options.sources.get(spec.source!);
+    return new Map([[scriptEntry, { mode: 0o755 as const, bytes: Buffer.from(spec.script!) }]]);
+  }
+
+  #runBuild(version: LivingVersion) {
+    const { spec, runtime, directory, identity } = version;
+    if (runtime === undefined)
+      throw new GatewayError('RUNTIME_NOT_FOUND', `this gateway has no runtime ${spec.runtime}`);
+    return this.#options.builder.build(
+      {
+        directory,
+        installer: runtime.installer,
+        dependenciesFile: runtime.dependencies,
+        entry: spec.entry,
+        entries: runtime.entries,
+        buildEnv: spec.buildEnv,
+        allowScripts: spec.allowScripts,
+        compile: runtime.compile,
+        ...(identity !== undefined && { identity }),
+      },
+      this.#closing.signal,
+    );
+  }
+}
