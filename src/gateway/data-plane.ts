@@ -236,25 +236,23 @@ class DataPlane {
     const headers: HeaderPairs = [];
     const named = headerOf(reply.headers, 'connection')?.toLowerCase();
     let isTyped = false;
+    let length: string | undefined;
     for (let i = 0; i < reply.headers.length; i += 2) {
       const name = reply.headers[i]!;
       if (isHopByHop(name) || isGatewaysOwn(name)) continue;
       if (named !== undefined && isNamedIn(named, name)) continue;
       const value = reply.headers[i + 1]!;
       if (!isHeaderName(name) || badHeaderValue.test(value)) {
-        if (isStream(reply.body)) reply.body.cancel(brokenHeader);
-        const message = `the function answered with a header that HTTP cannot carry: ${JSON.stringify(name)}`;
-        return this.#answerFailure(
-          exchange,
-          failedReply({ reason: 'reply-invalid', message }),
-          label,
-        );
+        return this.#answerInvalid(exchange, reply, label, `the header ${JSON.stringify(name)}`);
       }
       if (name.length === 14 && name.toLowerCase() === 'content-length') {
         // The length of bytes is counted; of a stream, and for HEAD, only the function can know.
         if (!isStream(reply.body) && (exchange.method !== 'HEAD' || reply.body.length > 0))
           continue;
-        if (!/^\d{1,15}$/.test(value)) continue;
+        if (!/^\d{1,15}$/.test(value) || value === length) continue;
+        // Whoever stands between would take one, the client another, and the rest for the next answer.
+        if (length !== undefined) return this.#answerInvalid(exchange, reply, label, 'two lengths');
+        length = value;
       } else if (name.length === 12 && name.toLowerCase() === 'content-type') {
         isTyped = true;
         if (isDocument(value)) headers.push('Content-Security-Policy', sandbox);
@@ -265,6 +263,12 @@ class DataPlane {
     if (!isTyped) headers.push('X-Content-Type-Options', 'nosniff');
     headers.push('X-Call-Id', label);
     exchange.respond({ status: reply.status, headers, body: reply.body });
+  }
+
+  #answerInvalid(exchange: Exchange, reply: Reply, label: string, what: string): void {
+    if (isStream(reply.body)) reply.body.cancel(brokenHeader);
+    const message = `the function answered with what HTTP cannot carry: ${what}`;
+    this.#answerFailure(exchange, failedReply({ reason: 'reply-invalid', message }), label);
   }
 
   #answerFailure(exchange: Exchange, reply: Reply, label: string): void {

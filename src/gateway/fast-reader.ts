@@ -4,7 +4,7 @@
  * which a message's length is beyond doubt, and refuses nothing; what it does not accept, Node's parser judges. So it
  * never answers an error of its own, and there is nothing to smuggle between the two.
  *
- * A connection:  idle → reading (a body of known length) → busy → idle …
+ * A connection:  idle → reading (a body of known length) → busy → flushing (the client is slow to take it) → idle …
  *                any of the first two → handed over, for good
  */
 
@@ -51,7 +51,8 @@ export function createFastReader(options: FastReaderOptions): FastReader {
     connections,
     draining: false,
   };
-  // The client's end of sending is not the end of the connection: its answer may be on the way.
+  // Open after the client's end, so that a request that is read can be handed over; its call is cancelled, as with
+  // node:http and nginx: a client that has left looks the same.
   const server = createServer({ allowHalfOpen: true, noDelay: true }, socket => {
     connections.add(new Connection(socket, shared));
   });
@@ -60,6 +61,7 @@ export function createFastReader(options: FastReaderOptions): FastReader {
     const nowMs = options.clock.monotonicMs();
     for (const connection of connections) {
       connection.closeIfIdleSince(nowMs - options.idleMsMax);
+      connection.closeIfStuckSince(nowMs - options.idleMsMax);
       connection.handOverIfSlowSince(nowMs - sweepMs);
     }
     timer = options.clock.after(sweepMs, sweep, { unref: true });
@@ -88,9 +90,10 @@ interface Shared extends FastReaderOptions {
 class Connection {
   readonly #socket: Socket;
   readonly #shared: Shared;
-  #state: 'idle' | 'reading' | 'busy' | 'over' = 'idle';
+  #state: 'idle' | 'reading' | 'busy' | 'flushing' | 'over' = 'idle';
   /** Bytes that have come and belong to no request yet. */
-  #waiting: Buffer | undefined;
+  #waiting: Buffer[] = [];
+  #waitingBytes = 0;
   #head: RequestHead | undefined;
   /** All of the request that is being read, for the case that it is handed over. */
   #pieces: Buffer[] = [];
@@ -117,6 +120,11 @@ class Connection {
     if (this.#state === 'idle' && this.#sinceMs <= ms) this.#socket.destroy();
   }
 
+  /** A client that takes nothing of its answer for long will not. */
+  closeIfStuckSince(ms: number): void {
+    if (this.#state === 'flushing' && this.#sinceMs <= ms) this.#socket.destroy();
+  }
+
   /** A body that comes slowly is for the other reader, which knows for how long and what to say then. */
   handOverIfSlowSince(ms: number): void {
     if (this.#state === 'reading' && this.#sinceMs <= ms)
@@ -137,13 +145,26 @@ class Connection {
 
   #receive(chunk: Buffer): void {
     if (this.#state === 'idle' && !this.#looping) {
-      this.#waiting = chunk;
-      return this.#readWaiting();
+      this.#readHead(chunk);
+      if (this.#waitingBytes > 0) this.#readWaiting();
+      return;
     }
     if (this.#state === 'reading') return this.#readBody(chunk);
     if (this.#state === 'over') return;
-    this.#waiting = this.#waiting === undefined ? chunk : Buffer.concat([this.#waiting, chunk]);
-    if (this.#waiting.length > waitingBytesMax) this.#socket.pause();
+    this.#wait(chunk);
+    if (this.#waitingBytes > waitingBytesMax) this.#socket.pause();
+  }
+
+  #wait(chunk: Buffer): void {
+    this.#waiting.push(chunk);
+    this.#waitingBytes += chunk.length;
+  }
+
+  #takeWaiting(): Buffer {
+    const waiting = this.#waiting.length === 1 ? this.#waiting[0]! : Buffer.concat(this.#waiting);
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+    return waiting;
   }
 
   #readHead(chunk: Buffer): void {
@@ -163,7 +184,7 @@ class Connection {
       this.#sinceMs = this.#shared.clock.monotonicMs();
       return;
     }
-    if (chunk.length > bodyEnd) this.#waiting = chunk.subarray(bodyEnd);
+    if (chunk.length > bodyEnd) this.#wait(chunk.subarray(bodyEnd));
     this.#serve(head, head.bodyBytes === 0 ? emptyBody : chunk.subarray(bodyStart, bodyEnd));
   }
 
@@ -179,7 +200,7 @@ class Connection {
     const bodyEnd = whole.length - (chunk.length - this.#missing);
     this.#head = undefined;
     this.#pieces = [];
-    if (whole.length > bodyEnd) this.#waiting = whole.subarray(bodyEnd);
+    if (whole.length > bodyEnd) this.#wait(whole.subarray(bodyEnd));
     this.#serve(head, whole.subarray(bodyEnd - head.bodyBytes, bodyEnd));
   }
 
@@ -189,10 +210,21 @@ class Connection {
     this.#shared.serve(this.#exchange);
   }
 
-  /** The answer is written: the next request may be read. */
+  /**
+   * The answer is written: the next request may be read. Where the kernel did not take it all, that waits for the client:
+   * one that sends and never reads would fill our memory with answers.
+   */
   answered(): void {
     if (this.#state !== 'busy') return;
     this.#exchange = undefined;
+    if (this.#socket.writableLength === 0) return this.#next();
+    this.#state = 'flushing';
+    this.#sinceMs = this.#shared.clock.monotonicMs();
+    this.#socket.write(emptyBody, () => this.#next());
+  }
+
+  #next(): void {
+    if (this.#state === 'over') return;
     this.#state = 'idle';
     this.#sinceMs = this.#shared.clock.monotonicMs();
     if (this.#shared.draining) return void this.#socket.end();
@@ -203,13 +235,10 @@ class Connection {
   #readWaiting(): void {
     if (this.#looping) return;
     this.#looping = true;
-    while (this.#state === 'idle' && this.#waiting !== undefined) {
-      const waiting: Buffer = this.#waiting;
-      this.#waiting = undefined;
-      if (this.#socket.isPaused()) this.#socket.resume();
-      this.#readHead(waiting);
-    }
+    while (this.#state === 'idle' && this.#waitingBytes > 0) this.#readHead(this.#takeWaiting());
     this.#looping = false;
+    // Not once a request: then each would let in more than it takes off.
+    if (this.#waitingBytes <= waitingBytesMax && this.#socket.isPaused()) this.#socket.resume();
   }
 
   #handOver(bytes: Buffer): void {
@@ -281,12 +310,14 @@ class FastExchange implements Exchange {
     }
     let head = statusLines[status] ?? `HTTP/1.1 ${status} \r\n`;
     let length: string | undefined;
+    let isDated = false;
     for (let i = 0; i < headers.length; i += 2) {
       const name = headers[i]!;
+      if (name.length === 4 && name.toLowerCase() === 'date') isDated = true;
       if (name.length === 14 && name.toLowerCase() === 'content-length') length = headers[i + 1]!;
       else head += `${name}: ${headers[i + 1]!}\r\n`;
     }
-    head += shared.date.line;
+    if (!isDated) head += shared.date.line;
     head += shared.draining ? 'Connection: close\r\n' : keepAlive;
     const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
     if (!isStream(body)) return this.#respondWhole(head, { status, body, length, bodiless });

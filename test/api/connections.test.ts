@@ -5,6 +5,7 @@
  */
 import assert from 'node:assert/strict';
 import { request as httpRequest } from 'node:http';
+import { connect } from 'node:net';
 import { test } from 'node:test';
 import {
   javascript,
@@ -105,6 +106,67 @@ test('a thousand pipelined requests in one piece are all answered', async () => 
     const expected = path.includes('say') ? 200 : 401;
     for (let i = 0; i < count; i++) assert.equal((await connection.next()).status, expected);
     connection.destroy();
+  }
+});
+
+test('a client that sends and does not read gets no more answers than it can hold', async () => {
+  const count = 10_000;
+  const bytesEach = 4000;
+  await put(
+    'long',
+    javascript(`
+let calls = 0;
+export default ({ url }) => url.endsWith('/calls')
+  ? Response.json(calls)
+  : new Response(String(++calls).padEnd(${bytesEach}, '.'));
+`),
+  );
+  const answers = async () => (await (await gateway.call('/function/long/calls')).json()) as number;
+  let received = 0;
+  const socket = connect(gateway.port, '127.0.0.1');
+  socket.write('GET /function/long HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(count));
+  // Until the kernel takes no more: then the count stands still.
+  let before = -1;
+  await waitFor(
+    async () => {
+      const last = before;
+      before = await answers();
+      return before > 0 && before === last;
+    },
+    { everyMs: 200 },
+  );
+  assert.ok(before < count * 0.7, `${before} answers to a client that takes none`);
+  socket.on('data', chunk => {
+    received += chunk.length;
+  });
+  await waitFor(async () => (await answers()) === count && received > count * bytesEach, {
+    timeoutMs: 20_000,
+  });
+  socket.destroy();
+});
+
+test('two lengths of an answer are none, whichever way the request came', async () => {
+  await put(
+    'lengths',
+    javascript(`export default ({ url }) => {
+  const body = new Blob(['abc']).stream();
+  const second = url.endsWith('/same') ? '3' : '5';
+  return new Response(body, { headers: [['content-length', '3'], ['content-length', second]] });
+};`),
+  );
+  for (const more of ['', thorough]) {
+    const ask = async (path: string) => {
+      const connection = await gateway.connect();
+      connection.write(`GET /function/lengths${path} HTTP/1.1\r\nHost: a\r\n${more}\r\n`);
+      const answer = await connection.next();
+      connection.destroy();
+      return answer;
+    };
+    const { status, headers } = await ask('');
+    assert.deepEqual([status, headers.get('x-fnway-failure')], [502, ['reply-invalid']]);
+    const same = await ask('/same');
+    assert.deepEqual([same.status, same.headers.get('content-length')], [200, ['3']]);
+    assert.equal(same.headers.get('date')!.length, 1);
   }
 });
 
