@@ -12,8 +12,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import type { Clock } from '../../clock.ts';
+import { dirname, join } from 'node:path';
+import { type Clock, sleep } from '../../clock.ts';
+import type { Log } from '../../log.ts';
+import { readProcesses, treeOf } from './memory.ts';
 
 export interface Cgroups {
   /** Directory of all this gateway's groups: the keeper ends what is in them. */
@@ -23,7 +25,8 @@ export interface Cgroups {
    * moving one makes the kernel wait for all processors, 20 ms. Undefined when the kernel refuses.
    */
   enclose(pid: number): Promise<Cgroup | undefined>;
-  close(): void;
+  /** Removes what is left of the groups; their processes have ended. */
+  close(): Promise<void>;
 }
 
 export interface Cgroup {
@@ -37,6 +40,8 @@ export interface Cgroup {
 
 interface Layout {
   path: string;
+  /** Version 2: the group that the path is made in, whose controllers must be handed down. */
+  base?: string;
   limitFile: string;
   eventsFile: string;
   /** Version 2: the kernel ends the whole group, not its largest process. */
@@ -45,18 +50,32 @@ interface Layout {
 
 /** What the kernel charges beside resident memory: page tables, stacks, sockets. */
 const overheadBytes = 4 * 1024 ** 2;
+const subtreeFile = 'cgroup.subtree_control';
+/** Where the gateway itself goes when its group hands controllers down. */
+const leafName = 'fnway-gateway';
+const unifiedRoot = '/sys/fs/cgroup';
 const removeTriesMax = 20;
 const removeRetryMs = 50;
 
-export function openCgroups(options: { mark: string; clock: Clock }): Cgroups | undefined {
-  const layout = findLayout(options.mark);
+export function openCgroups(options: {
+  mark: string;
+  clock: Clock;
+  log: Log;
+}): Cgroups | undefined {
+  const { log, clock } = options;
+  const layout = findLayout(options.mark, log);
   if (layout === undefined) return undefined;
+  log.debug('memory is bounded by control groups', { path: layout.path });
   return {
     path: layout.path,
-    enclose: pid => enclose(layout, pid, options.clock),
-    close() {
-      for (const name of listGroups(layout.path)) remove(join(layout.path, name));
-      remove(layout.path);
+    enclose: pid => enclose(layout, pid, clock),
+    async close() {
+      // The kernel keeps a group until the last of its processes is reaped.
+      for (let tries = 0; tries < removeTriesMax; tries++) {
+        for (const name of listGroups(layout.path)) remove(join(layout.path, name));
+        if (remove(layout.path)) return;
+        await sleep(clock, removeRetryMs);
+      }
     },
   };
 }
@@ -66,10 +85,11 @@ export function cgroupPaths(mark: string): string[] {
   return candidates(mark).map(layout => layout.path);
 }
 
-function findLayout(mark: string): Layout | undefined {
+function findLayout(mark: string, log: Log): Layout | undefined {
   for (const layout of candidates(mark)) {
     try {
       mkdirSync(layout.path, { recursive: true });
+      if (layout.base !== undefined) handDownMemory(layout.base, layout.path);
       // A predecessor's, emptied by now.
       for (const name of listGroups(layout.path)) remove(join(layout.path, name));
       // The controller is there and a limit can be written: tried, because nothing else tells.
@@ -82,11 +102,55 @@ function findLayout(mark: string): Layout | undefined {
       } finally {
         rmdirSync(probe);
       }
-    } catch {
+    } catch (error) {
       remove(layout.path);
+      log.debug('control groups cannot be used here', { path: layout.path, error });
     }
   }
+  log.debug('memory is bounded by looking every 100 ms: no control group is writable');
   return undefined;
+}
+
+/**
+ * Version 2: a group has a `memory.max` only when its parent hands the controller down, and so must ours to the groups
+ * of instances. Throws where that is not ours to do.
+ */
+function handDownMemory(base: string, path: string): void {
+  if (!controllersOf(path).includes('memory')) {
+    try {
+      writeFileSync(join(base, subtreeFile), '+memory');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EBUSY') throw error;
+      leave(base);
+      writeFileSync(join(base, subtreeFile), '+memory');
+    }
+  }
+  writeFileSync(join(path, subtreeFile), '+memory');
+}
+
+function handsDownMemory(group: string): boolean {
+  try {
+    return readFileSync(join(group, subtreeFile), 'utf8').trim().split(' ').includes('memory');
+  } catch {
+    return false;
+  }
+}
+
+function controllersOf(path: string): string[] {
+  return readFileSync(join(path, 'cgroup.controllers'), 'utf8').trim().split(' ');
+}
+
+/**
+ * A group below the top cannot both hold processes and hand controllers down: the gateway and its children go into a
+ * leaf of it. Only when nobody else is in it.
+ */
+function leave(base: string): void {
+  const own = new Set(treeOf(process.pid, readProcesses()));
+  const pids = readFileSync(join(base, 'cgroup.procs'), 'utf8').trim().split('\n').map(Number);
+  if (!pids.every(pid => own.has(pid))) throw new Error('other processes are in the group');
+  const leaf = join(base, leafName);
+  mkdirSync(leaf, { recursive: true });
+  for (const pid of pids) writeFileSync(join(leaf, 'cgroup.procs'), String(pid));
 }
 
 function candidates(mark: string): Layout[] {
@@ -102,10 +166,17 @@ function candidates(mark: string): Layout[] {
   const found: Layout[] = [];
   if (unified !== undefined) {
     const v2 = { limitFile: 'memory.max', eventsFile: 'memory.events', oomGroup: true };
-    // The gateway's own group holds processes, so it may only be divided where that was delegated; root has the top.
-    for (const base of [join('/sys/fs/cgroup', unified), '/sys/fs/cgroup']) {
+    // A gateway of this process may have moved it into a leaf already.
+    const group = unified.endsWith(`/${leafName}`) ? dirname(unified) : unified;
+    // The one above where that is writable and hands memory down: a slice, or a unit with DelegateSubgroup=. Only then
+    // our own, where a death for want of memory counts as the unit's: systemd stops one that is not delegated.
+    const [above, own, top] = [dirname(group), group, '/'].map(path =>
+      join(unifiedRoot, path).replace(/\/$/, ''),
+    ) as [string, string, string];
+    const bases = handsDownMemory(above) ? [above, own, top] : [own, top];
+    for (const base of new Set(bases)) {
       if (existsSync(join(base, 'cgroup.controllers')))
-        found.push({ ...v2, path: join(base, name) });
+        found.push({ ...v2, base, path: join(base, name) });
     }
   }
   if (memory !== undefined) {
@@ -146,6 +217,9 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
       const room = Math.max(memoryBytes - residentBytes(pid), overheadBytes) + overheadBytes;
       try {
         writeFileSync(join(path, layout.limitFile), String(room));
+        // Version 2, where the machine swaps: the ceiling is on memory alone, the rest would be swapped.
+        if (layout.oomGroup && existsSync(join(path, 'memory.swap.max')))
+          writeFileSync(join(path, 'memory.swap.max'), '0');
       } catch {
         // The group is gone with its process, or the kernel refuses: the look at /proc remains.
       }
@@ -168,6 +242,12 @@ function residentBytes(pid: number): number {
 }
 
 function endAll(path: string): void {
+  try {
+    // Version 2 since Linux 5.14: all at once, also what is being forked and what is in groups below.
+    if (existsSync(join(path, 'cgroup.kill'))) return writeFileSync(join(path, 'cgroup.kill'), '1');
+  } catch {
+    // Not ours to write, or gone.
+  }
   let pids: string[];
   try {
     pids = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n');

@@ -17,6 +17,7 @@ export const markVariable = 'FNWAY_GATEWAY';
 
 /** $1 is the gateway's mark, $2 and $3 first and number of its functions' users, the rest are directories of control groups. Lines: `+PGID`, `-PGID`, `.` (leave without killing). */
 const script = `
+trap '' TERM INT HUP
 mark=$1; first=$2; count=$3; shift 3
 groups=' '
 while read -r line; do
@@ -28,6 +29,7 @@ while read -r line; do
 done
 for g in $groups; do kill -9 -- "-$g" 2>/dev/null; done
 for d in "$@"; do
+  [ -w "$d/cgroup.kill" ] && echo 1 2>/dev/null >"$d/cgroup.kill" && continue
   for f in "$d"/*/cgroup.procs; do
     [ -r "$f" ] && while read -r pid; do kill -9 "$pid" 2>/dev/null; done <"$f"
   done

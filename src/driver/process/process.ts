@@ -35,7 +35,7 @@ export interface ProcessDriverOptions {
   /** The users of functions, when the gateway is root: all theirs ends with it. */
   uidRange?: UidRange;
   users: Users;
-  /** What every function's environment starts from: PATH, LANG, HOME. Never the gateway's own. */
+  /** What every function's environment starts from: PATH, LANG. Never the gateway's own. */
   baseEnv: Record<string, string>;
   bufferedBodyBytesMax: number;
   /** From LOAD to LOADED. */
@@ -70,7 +70,7 @@ export async function openProcessDriver(options: ProcessDriverOptions): Promise<
   // Functions' users must reach the sockets in it; they are of no use without a secret.
   chmodSync(directory, 0o711);
   const linkPath = join(directory, 'link.sock');
-  const cgroups = openCgroups({ mark: options.mark, clock: options.clock });
+  const cgroups = openCgroups({ mark, clock: options.clock, log: options.log });
   const keeper = startKeeper({ mark, uidRange, cgroups: cgroups?.path, log: options.log });
   const links = await listenForLinks({ path: linkPath, clock: options.clock });
   const outputs = await listenForOutput(join(directory, 'output.sock'), options.clock);
@@ -152,7 +152,7 @@ class Processes implements ProcessDriver {
     await Promise.all([...this.#pools.values()].map(pool => pool.close()));
     await this.#parts.links.close();
     this.#parts.outputs.close();
-    this.#parts.cgroups?.close();
+    await this.#parts.cgroups?.close();
     this.#parts.keeper.close();
     rmSync(this.#parts.directory, { recursive: true, force: true });
   }
