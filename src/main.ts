@@ -103,7 +103,7 @@ async function build(
     runtimes: tools.runtimes,
     interpreters: { node: tools.node, python: tools.python },
     mark: data.mark,
-    baseEnv: { PATH: functionPath, LANG: 'C.UTF-8', HOME: '/tmp' },
+    baseEnv: { PATH: functionPath, LANG: 'C.UTF-8' },
     bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
     loadMsMax: limits.loadMsMax,
     ...(config.warm !== undefined && { warm: config.warm }),

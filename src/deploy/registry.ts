@@ -46,6 +46,10 @@ export class FunctionEntry {
     return join(this.#options.codeDirectory, this.row.id);
   }
 
+  get home(): string {
+    return join(this.directory, 'home');
+  }
+
   /** The user that all its versions run as; undefined when the gateway is not root. */
   get identity(): Identity | undefined {
     if (this.#options.uidFirst === undefined) return undefined;
@@ -140,6 +144,7 @@ export class LivingVersion implements Version {
     return {
       directory: this.directory,
       entry,
+      home: this.entry.home,
       ...(this.identity !== undefined && { identity: this.identity }),
     };
   }

@@ -3,7 +3,7 @@
  * active. A version that fails on the way never replaces one that works. Keeps registry, store and pool in step; what
  * a function is and when it gets a version is decided in functions.ts.
  */
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { chown, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Sealer } from '../auth/seal.ts';
 import type { Builder } from '../build/build.ts';
@@ -242,11 +242,13 @@ export class Versions {
   }
 
   /** Whole or not at all: half of a tree, left by a gateway that was killed, would be root's among its user's. */
-  async #writeSource(tree: Tree, { directory, identity }: LivingVersion): Promise<void> {
+  async #writeSource(tree: Tree, version: LivingVersion): Promise<void> {
+    const { directory, identity, entry } = version;
     const staging = stagingOf(directory);
     await rm(staging, { recursive: true, force: true });
     await mkdir(dirname(directory), { recursive: true, mode: 0o711 });
     await mkdir(staging, { mode: 0o700 });
+    await makeHome(entry.home, identity);
     const written = join(staging, 'tree');
     await writeTree(tree, written, identity === undefined ? {} : { owner: identity });
     await rename(written, directory);
@@ -277,4 +279,10 @@ export class Versions {
       this.#closing.signal,
     );
   }
+}
+
+/** For its user alone: a shared one would let a function leave settings for the programs that another one runs. */
+async function makeHome(home: string, identity: Identity | undefined): Promise<void> {
+  await mkdir(home, { recursive: true, mode: 0o700 });
+  if (identity !== undefined) await chown(home, identity.uid, identity.gid);
 }

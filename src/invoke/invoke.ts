@@ -37,6 +37,8 @@ export interface VersionFiles {
   directory: string;
   /** As to be loaded: after the build, relative to `directory`. */
   entry: string;
+  /** The function's own, for what programs keep in a home directory; of all its versions, and of nobody else. */
+  home: string;
   identity?: Identity;
 }
 

@@ -52,6 +52,22 @@ def handle(event, context):
   }),
 };
 
+test('a function has a home of its own, which it keeps and no other may enter', async () => {
+  await put('settles', { script: 'cd && pwd && touch kept && ls -A' });
+  await put('visits', {
+    script: 'cd && pwd && ls -A && stat -c %a . && ls -A "$(cat)" 2>&1; true',
+  });
+  const [home, kept] = (await textOf('/function/settles')).split('\n');
+  assert.deepEqual([kept, home!.endsWith('/home')], ['kept', true]);
+  const visit = await call('/function/visits', { method: 'POST', body: home! });
+  const text = await visit.text();
+  const isRoot = process.getuid?.() === 0;
+  if (isRoot) assert.match(text, /^\/.*\/home\n700\n.*ermission denied/);
+  assert.notEqual(text.split('\n')[0], home);
+  await put('settles', { script: 'ls -A "$HOME"' });
+  assert.equal(await textOf('/function/settles'), 'kept\n');
+});
+
 test("a function's environment is its own, with what the gateway names, and nothing else", async () => {
   const env = { GREETING: 'Hi ü', EMPTY: '', NUMBER: 1, TRUTH: true };
   for (const [runtime, definition] of Object.entries(shows)) {

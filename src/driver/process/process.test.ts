@@ -73,7 +73,7 @@ function sourceVersion(runtime: string, entry: string, code: string): Version {
   if (code !== '') writeFileSync(join(place, entry), code);
   const version = mockVersion({}, { concurrency: 10 });
   const spec = { ...version.spec, kind: 'source' as const, runtime };
-  return { ...version, spec, files: { directory: place, entry } };
+  return { ...version, spec, files: { directory: place, entry, home: directory } };
 }
 
 function scriptVersion(script: string): Version {

@@ -332,6 +332,7 @@ class Processes implements ProcessDriver {
   #environment(version: Version): Record<string, string> {
     return {
       ...this.#options.baseEnv,
+      HOME: version.files!.home,
       ...version.spec.env,
       FNWAY_FUNCTION: version.name,
       FNWAY_NAMESPACE: version.namespace,
