@@ -176,6 +176,7 @@ export function parseConfig(
   function text(name: SettingName): string {
     const setting: Setting = settings[name];
     const flag = setting.flag === '' ? undefined : flags[setting.flag];
+    // An empty one is a mistake of a script, not a wish for the default.
     if (flag !== undefined) return Array.isArray(flag) ? flag.join(':') : String(flag);
     return env[setting.env] || setting.default;
   }
@@ -205,6 +206,7 @@ export function parseConfig(
   if (text('uidRange') !== '' && !(first >= 1000 && count >= 1 && first + count < 4_294_967_294)) {
     refuse('uidRange', 'give FIRST:COUNT, with FIRST from 1000');
   }
+  if (text('data').trim() === '') refuse('data', 'give a directory');
   return {
     dataDirectory: resolve(text('data')),
     host: text('host'),

@@ -5,6 +5,7 @@ import {
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -37,6 +38,22 @@ test('it is closed to others, and passable only for functions of a root gateway'
   assert.equal(statSync(path).mode & 0o777, 0o711);
   assert.equal(own.codePath, join(path, 'code'));
   own.unlock();
+});
+
+test('a directory of something else is refused, and stays as it is', () => {
+  const path = join(root, 'foreign');
+  mkdirSync(path, { mode: 0o755 });
+  writeFileSync(join(path, 'thesis.tex'), '');
+  for (const isRoot of [false, true])
+    assert.throws(() => open(path, isRoot), {
+      code: 'DATA_DIRECTORY_UNUSABLE',
+      message: /thesis\.tex/,
+    });
+  assert.deepEqual([statSync(path).mode & 0o777, readdirSync(path)], [0o755, ['thesis.tex']]);
+});
+
+test('a path that cannot be made is refused at once', () => {
+  assert.throws(() => open('/proc/x/y', false), { code: 'DATA_DIRECTORY_UNUSABLE' });
 });
 
 test('a path that is a file is refused with what to do', () => {

@@ -16,7 +16,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { GatewayError } from './errors.ts';
+import { GatewayError, isGatewayError } from './errors.ts';
 
 export interface DataDirectory {
   path: string;
@@ -35,10 +35,12 @@ export function openDataDirectory(options: {
 }): DataDirectory & { mark: string } {
   const { path, isRoot } = options;
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeDirectory(path);
+    refuseForeign(path);
     // Passable for a root gateway's functions, readable for nobody; private files are 0600 besides.
     chmodSync(path, isRoot ? 0o711 : 0o700);
   } catch (cause) {
+    if (isGatewayError(cause)) throw cause;
     throw new GatewayError(
       'DATA_DIRECTORY_UNUSABLE',
       `the data directory ${path} cannot be made: ${(cause as Error).message}`,
@@ -74,6 +76,28 @@ export function openDataDirectory(options: {
     );
   }
   return { path, codePath, mark, unlock };
+}
+
+/** With its parents, one by one: Node's own way to make them never ends below /proc. */
+function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  makeDirectory(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+  }
+}
+
+/** A directory that holds something else keeps its mode and its files: somebody named the wrong one. */
+function refuseForeign(path: string): void {
+  const names = readdirSync(path);
+  if (names.length === 0 || names.includes('lock') || names.includes('gateway-id')) return;
+  throw new GatewayError(
+    'DATA_DIRECTORY_UNUSABLE',
+    `${path} holds files that are no gateway's, such as ${names[0]}`,
+    { remedy: 'Give --data (FNWAY_DATA) an empty directory, or one that does not exist yet.' },
+  );
 }
 
 /** Names the data directory that a directory below `sharedCodePath` belongs to. */
