@@ -191,6 +191,8 @@ function fromFastify(error: { code?: string; message: string }): GatewayError | 
         'MEDIA_TYPE_UNSUPPORTED',
         'this route takes application/json, or application/gzip for a source',
       );
+    case 'FST_ERR_MAX_PARAM_LENGTH':
+      return new GatewayError('QUERY_INVALID', 'a part of the path is too long to name anything');
     case 'FST_ERR_CTP_EMPTY_JSON_BODY':
       return new GatewayError('JSON_MALFORMED', 'the body is empty');
     case 'FST_ERR_CTP_INVALID_CONTENT_LENGTH':

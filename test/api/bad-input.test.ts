@@ -331,3 +331,9 @@ test('a body over the limit of a handler that needs it whole is refused, however
 test('all these refusals have changed nothing', async () => {
   assert.deepEqual(await everything(), before);
 });
+
+test('a part of a path that is too long names nothing', async () => {
+  const path = `/v1/namespaces/default/functions/${'a'.repeat(300)}`;
+  await problemOf(await control(path), { status: 400, code: 'QUERY_INVALID' });
+  await problemOf(await call(path), { status: 401, code: 'UNAUTHENTICATED' });
+});

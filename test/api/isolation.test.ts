@@ -67,7 +67,7 @@ test('a pipe in place of its script stops the function, not the gateway', { skip
     timeout: '300ms',
   });
   assert.equal((await gateway.call('/function/pipe')).status, 200);
-  await waitFor(async () => (await gateway.call('/function/pipe')).status === 503);
+  await waitFor(async () => (await gateway.call('/function/pipe')).status === 504);
   assert.equal((await gateway.call('/healthz')).status, 200);
 });
 

@@ -54,6 +54,8 @@ export class WarmPool {
   readonly #ready: Linked[] = [];
   #filling = 0;
   #forkServer: Promise<Child> | undefined;
+  /** Secrets of children that the fork server was asked for and that have not said HELLO. */
+  readonly #forking = new Set<string>();
   #closed = false;
   /** Fewer are kept when starting fails, so that a broken interpreter does not spin. */
   #failures = 0;
@@ -206,10 +208,20 @@ export class WarmPool {
       throw error;
     }
     const secret = newSecret('');
-    const expected = links.expect(secret, startMsMax);
-    void server.exited.then(() => links.forget(secret, 'the fork server ended'));
-    server.stdin?.write(`${secret}\n`);
-    const { link, hello } = await expected;
+    this.#forking.add(secret);
+    let linked: Awaited<ReturnType<LinkServer['expect']>>;
+    try {
+      const expected = links.expect(secret, startMsMax);
+      server.stdin?.write(`${secret}\n`);
+      linked = await expected;
+    } catch (error) {
+      // One that hangs would let every start wait in vain: the next gets another.
+      server.kill();
+      throw error;
+    } finally {
+      this.#forking.delete(secret);
+    }
+    const { link, hello } = linked;
     const pid = hello.pid;
     keeper.add(pid);
     const exited = link.closed.then(() => {
@@ -250,6 +262,8 @@ export class WarmPool {
     );
     void server.exited.then(() => {
       this.#forkServer = undefined;
+      for (const secret of this.#forking)
+        this.#options.links.forget(secret, 'the fork server ended');
       if (!this.#closed)
         log.warn('the fork server ended; the next call starts another', { runtime: runtime.name });
     });
