@@ -102,10 +102,10 @@ export function answerCall(link, flags, stream, chunk, start, bodyStart, end, on
   calls[stream & 0xffff] = call;
   let body = null;
   if ((flags & endFlag) !== 0) {
-    if (end > bodyStart) body = chunk.subarray(bodyStart, end);
+    if (end > bodyStart) body = link.keep(chunk, bodyStart, end);
   } else {
     body = call.body = new RequestBody(bytes => link.frame(types.CREDIT, 0, stream, bytes));
-    body.push(chunk.subarray(bodyStart, end));
+    body.push(link.keep(chunk, bodyStart, end));
   }
   const context = new Context(call, fields[2], Number(fields[3]), fields[1]);
   if (style === 'web') answerWeb(call, fields, body, context);

@@ -26,6 +26,7 @@ export const windowBytes = 262_144;
 export const endFlag = 1;
 const bufferBytes = 65_536;
 const copyBytesMax = 8192;
+const readBytes = 65_536;
 const empty = new Uint8Array(0);
 
 export class Link {
@@ -35,6 +36,8 @@ export class Link {
   #used = 0;
   #scheduled = false;
   #waiting = [];
+  /** All reads go here, one after the other: a fresh buffer for each costs more than copying the bytes that stay. */
+  #reading = Buffer.allocUnsafeSlow(readBytes);
   #partial = undefined;
   #filled = 0;
   #onFrame;
@@ -47,8 +50,12 @@ export class Link {
    */
   constructor(path, onFrame, onClose) {
     this.#onFrame = onFrame;
-    this.#socket = connect(path);
-    this.#socket.on('data', chunk => this.#receive(chunk));
+    const buffer = this.#reading;
+    const callback = bytes => {
+      this.#receive(bytes === readBytes ? buffer : buffer.subarray(0, bytes));
+      return true;
+    };
+    this.#socket = connect({ path, onread: { buffer, callback } });
     this.#socket.on('error', () => {});
     this.#socket.on('close', onClose);
   }
@@ -92,6 +99,12 @@ export class Link {
 
   get drained() {
     return !this.#socket.writableNeedDrain;
+  }
+
+  /** Bytes of a frame that outlive its handling. */
+  keep(chunk, start, end) {
+    const view = chunk.subarray(start, end);
+    return chunk.buffer === this.#reading.buffer ? Buffer.from(view) : view;
   }
 
   /** One listener for all replies that wait. */

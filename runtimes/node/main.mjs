@@ -40,7 +40,7 @@ function receive(type, flags, stream, arg, chunk, start, end) {
       inFlight++;
       return answerCall(link, flags, stream, chunk, start, start + arg, end, callEnded);
     case types.DATA:
-      if (stream !== 0) return dataOfCall(stream, flags, chunk.subarray(start, end));
+      if (stream !== 0) return dataOfCall(stream, flags, link.keep(chunk, start, end));
       return loadPart(flags, chunk, start, end);
     case types.CREDIT:
       return creditCall(stream, arg);
