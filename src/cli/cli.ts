@@ -31,7 +31,7 @@ const groups = [
   { heading: 'Functions:', add: addTokenCommands },
 ] as const;
 
-async function buildProgram(argv: readonly string[]): Promise<Command> {
+function buildProgram(): Command {
   const program = new Command('fnway');
   program
     .description('A function gateway that you own: write a function, get an endpoint.')
@@ -52,7 +52,7 @@ async function buildProgram(argv: readonly string[]): Promise<Command> {
     add(program, contextOf);
   }
   program.commandsGroup('More:');
-  await addCompletionCommand(program, contextOf, argv);
+  addCompletionCommand(program, contextOf);
   program.helpCommand('help [command]', 'show help of a command');
   return program;
 }
@@ -91,7 +91,7 @@ async function run(argv: readonly string[]): Promise<void> {
     if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(exitCodes.ok);
     throw error;
   });
-  const program = await buildProgram(argv);
+  const program = buildProgram();
   try {
     await program.parseAsync(argv.length <= 2 ? [...argv, '--help'] : argv);
   } catch (error) {

@@ -32,7 +32,7 @@ export function addInvokeCommand(program: Command, contextOf: (command: Command)
     .option('-f, --file <path>', 'file that is the body; - is standard input')
     .option('-X, --method <method>', 'POST with a body, else GET')
     .option('-H, --header <name: value>', 'header of the call (repeat for several)', collect)
-    .option('--path <path>', 'what follows the name: /orders?page=2')
+    .option('--path <rest>', 'what follows the name: /orders?page=2')
     .action((target, options, command) => invoke(contextOf(command), target, options));
 }
 

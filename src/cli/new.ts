@@ -9,7 +9,7 @@ import { type Command, Option } from 'commander';
 import type { Document } from 'yaml';
 import { GatewayError } from '../errors.ts';
 import type { Context } from './context.ts';
-import { packageRoot } from './package.ts';
+import { runtimeDirectories, runtimeNames } from './package.ts';
 
 const manifestHead = `# What \`fnway up\` runs here and \`fnway apply\` deploys to a gateway.
 # With \`project: NAME\`, apply also removes what is no longer in this file.
@@ -85,19 +85,6 @@ async function sampleOf(runtime: string, more: readonly string[]): Promise<strin
   const remedy = near === undefined ? `Use one of ${known.join(', ')}.` : `Did you mean ${near}?`;
   const detail = `There is no runtime ${JSON.stringify(runtime)} with a sample function.`;
   throw new GatewayError('RUNTIME_NOT_FOUND', detail, { remedy });
-}
-
-function runtimeDirectories(more: readonly string[]): string[] {
-  return [path.join(packageRoot(), 'runtimes'), ...more];
-}
-
-function runtimeNames(more: readonly string[]): string[] {
-  return runtimeDirectories(more)
-    .filter(parent => existsSync(parent))
-    .flatMap(parent =>
-      readdirSync(parent).filter(n => existsSync(path.join(parent, n, 'function'))),
-    )
-    .sort();
 }
 
 /** The text of ./fnway.yaml with the function added; comments and order stay as they are. */

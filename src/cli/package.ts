@@ -1,5 +1,5 @@
 /** Where this package is, in a checkout and when installed, and what it calls itself. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { assert } from '../errors.ts';
 
@@ -16,6 +16,21 @@ export function packageRoot(): string {
 
 export function packageVersion(): string {
   return JSON.parse(readFileSync(manifestOf(packageRoot()), 'utf8')).version;
+}
+
+/** Those of this package, and `more`. */
+export function runtimeDirectories(more: readonly string[]): string[] {
+  return [path.join(packageRoot(), 'runtimes'), ...more];
+}
+
+/** Of the runtimes that have a sample function. */
+export function runtimeNames(more: readonly string[]): string[] {
+  return runtimeDirectories(more)
+    .filter(parent => existsSync(parent))
+    .flatMap(parent =>
+      readdirSync(parent).filter(n => existsSync(path.join(parent, n, 'function'))),
+    )
+    .sort();
 }
 
 function manifestOf(directory: string): string {
