@@ -192,6 +192,16 @@ test('the token comes from the flag, the environment, or a local data directory'
   assert.deepEqual(sent, ['Bearer from-file', 'Bearer admin', 'Bearer flag']);
 });
 
+test('destroy where nobody can answer is 2 without --yes, and asks nothing', async () => {
+  requests.length = 0;
+  for (const more of [[], ['--json']]) {
+    const { code, stderr } = await fnway(['destroy', ...more]);
+    assert.equal(code, 2);
+    assert.match(stderr, /Add --yes/);
+  }
+  assert.equal(requests.length, 0);
+});
+
 test('lists are arrays with --json', async () => {
   const { stdout } = await fnway(['list', '--json']);
   assert.deepEqual(JSON.parse(stdout), []);

@@ -17,6 +17,10 @@ export const exitCodes = {
   access: 4,
   /** No gateway, or one that is in trouble. */
   platform: 5,
+  /** The answer to a question was no: what was asked for was not done. */
+  declined: 1,
+  /** Ctrl-C at a question, as shells count it. */
+  interrupted: 130,
 } as const;
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];

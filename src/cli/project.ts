@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { FunctionView } from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
+import { GatewayError } from '../errors.ts';
 import type { Outcome } from './apply.ts';
 import type { Context } from './context.ts';
 import { exitCodes } from './failure.ts';
@@ -119,6 +120,7 @@ async function destroy(
   options: { yes?: boolean },
 ): Promise<void> {
   const { out } = context;
+  checkAnswerable(context, options);
   const { loadManifest } = await import('./manifest.ts');
   const manifest = await loadManifest(directory);
   const client = await context.client({ fromManifest: manifest.namespace });
@@ -131,10 +133,14 @@ async function destroy(
       ? view.project === undefined && manifest.functions.has(view.name)
       : view.project === project,
   );
-  if (owned.length > 0 && !options.yes && !(await isConfirmed(context, owned))) {
-    out.note('Nothing was removed.');
-    context.fail(exitCodes.usage);
-    return;
+  if (owned.length > 0 && !options.yes) {
+    const names = owned.map(view => view.name).join(', ');
+    const answer = await ask(`Remove ${names} from ${client.url}? [y/N] `);
+    if (answer !== 'yes') {
+      out.note('Nothing was removed.');
+      context.fail(answer === 'no' ? exitCodes.declined : exitCodes.interrupted);
+      return;
+    }
   }
   const { applyActions, exitCodeOfAll } = await import('./apply.ts');
   const actions: Action[] = owned.map(({ name }) => ({
@@ -160,15 +166,27 @@ async function destroy(
     );
 }
 
-/** Asks where somebody can answer. A script that calls destroy has already decided. */
-async function isConfirmed(context: Context, owned: readonly FunctionView[]): Promise<boolean> {
-  if (context.out.json || !process.stdin.isTTY || !process.stderr.isTTY) return true;
-  const { createInterface } = await import('node:readline/promises');
+/** Refused before anything is asked of the gateway: a script fails the first time that it runs. */
+function checkAnswerable({ out }: Context, { yes }: { yes?: boolean }): void {
+  if (yes || (!out.json && process.stdin.isTTY && process.stderr.isTTY)) return;
+  const detail = 'Destroy asks before it removes functions, and nobody can answer here.';
+  throw new GatewayError('COMMAND_INVALID', detail, { remedy: 'Add --yes to remove them.' });
+}
+
+/** The end of the input, Ctrl-D, is a no. */
+async function ask(question: string): Promise<'yes' | 'no' | 'interrupted'> {
+  const { createInterface } = await import('node:readline');
   const reader = createInterface({ input: process.stdin, output: process.stderr });
-  const names = owned.map(view => view.name).join(', ');
-  const answer = await reader.question(`Remove ${names} from ${context.url}? [y/N] `);
+  const answer = await new Promise<string | null | undefined>(resolve => {
+    reader.question(question, resolve);
+    reader.once('SIGINT', () => resolve(null));
+    reader.once('close', () => resolve(undefined));
+  });
   reader.close();
-  return /^y(?:es)?$/i.test(answer.trim());
+  if (typeof answer === 'string') return /^y(?:es)?$/i.test(answer.trim()) ? 'yes' : 'no';
+  // The cursor still stands behind the question.
+  process.stderr.write('\n');
+  return answer === null ? 'interrupted' : 'no';
 }
 
 async function allFunctions(client: Client): Promise<FunctionView[]> {

@@ -89,6 +89,10 @@ after(() => {
   for (const opened of open) opened.close();
 });
 
+function fnway(args: readonly string[], given?: { env?: object; cwd?: string }): Terminal {
+  return terminal([process.execPath, cli, ...args], given);
+}
+
 function environment(): Record<string, string> {
   const path = [join(directory, 'bin'), process.env.PATH].join(delimiter);
   return { PATH: path, HOME: directory, FNWAY_URL: url, FNWAY_TOKEN: 'admin', LANG: 'C.UTF-8' };
@@ -176,5 +180,26 @@ describe('completion in bash', options, () => {
     shell.type('fnway logs fnway.y\t');
     shell.type('; echo e"nd"\n');
     assert.doesNotMatch(await shell.shows(/e"nd"/), /fnway\.yaml/);
+  });
+});
+
+describe('destroy', options, () => {
+  test('a yes removes, a no is 1, Ctrl-C is 130, Ctrl-D is a no', options, async () => {
+    for (const [keys, code, says] of [
+      ['n\r', 1, /Nothing was removed\./],
+      ['\r', 1, /Nothing was removed\./],
+      ['\x04', 1, /Nothing was removed\./],
+      ['\x03', 130, /Nothing was removed\./],
+      ['y\r', 0, /2 removed/],
+    ] as const) {
+      const destroy = fnway(['destroy']);
+      await destroy.shows(/Remove hello, billing from http:\S+\? \[y\/N\] /);
+      assert.deepEqual(removed, []);
+      destroy.type(keys);
+      await destroy.shows(says);
+      assert.equal(await destroy.ended(), code, JSON.stringify(keys));
+      assert.doesNotMatch(destroy.screen, /Error|mistake/);
+    }
+    assert.deepEqual(removed.splice(0).sort(), ['billing', 'hello']);
   });
 });
