@@ -7,8 +7,9 @@
 import { Command, CommanderError, Option } from 'commander';
 import type { Problem } from '../../client/errors.ts';
 import { GatewayError } from '../errors.ts';
+import { defaultUrl } from './access.ts';
 import { addCompletionCommand } from './completion.ts';
-import { type Context, createContext, defaultUrl } from './context.ts';
+import { type Context, type ContextPorts, createContext } from './context.ts';
 import { exitCodeOf, exitCodes, problemOf } from './failure.ts';
 import { addFunctionCommands } from './functions.ts';
 import { addInvokeCommand } from './invoke.ts';
@@ -31,7 +32,7 @@ const groups = [
   { heading: 'Functions:', add: addTokenCommands },
 ] as const;
 
-function buildProgram(): Command {
+function buildProgram(contextOf: (command: Command) => Context): Command {
   const program = new Command('fnway');
   program
     .description('A function gateway that you own: write a function, get an endpoint.')
@@ -57,14 +58,12 @@ function buildProgram(): Command {
   return program;
 }
 
-function contextOf(command: Command): Context {
-  return createContext(command, {
-    fail(code) {
-      process.exitCode = code;
-    },
-    exit: code => process.exit(code),
-  });
-}
+const ports: ContextPorts = {
+  fail(code) {
+    process.exitCode = code;
+  },
+  exit: code => process.exit(code),
+};
 
 /** Commander's message as a problem; undefined when it only printed help or the version. */
 function usageProblem(error: CommanderError, program: Command): Problem | undefined {
@@ -91,13 +90,17 @@ async function run(argv: readonly string[]): Promise<void> {
     if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(exitCodes.ok);
     throw error;
   });
-  const program = buildProgram();
+  let context: Context | undefined;
+  const program = buildProgram(command => {
+    context = createContext(command, ports);
+    return context;
+  });
   try {
     await program.parseAsync(argv.length <= 2 ? [...argv, '--help'] : argv);
   } catch (error) {
-    const problem =
-      error instanceof CommanderError ? usageProblem(error, program) : problemOf(error);
-    if (problem === undefined) return;
+    const found = error instanceof CommanderError ? usageProblem(error, program) : problemOf(error);
+    if (found === undefined) return;
+    const problem = context?.explain(found) ?? found;
     const { stdout, stderr, env } = process;
     new Output({ json: argv.includes('--json'), stdout, stderr, env }).problem(problem);
     process.exitCode = exitCodeOf(problem);

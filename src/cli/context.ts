@@ -1,16 +1,13 @@
 /**
- * What a command is given: the global options, where the gateway is and with which token, and how
- * to print. Reads the environment; makes the client only when a command asks for it.
+ * What a command is given: the global options, how to print, and a
+ * client for the gateway (access.ts says where). Reads the environment; makes the client only when a command asks for it.
  */
 import { readFileSync } from 'node:fs';
-import path from 'node:path';
 import type { Command } from 'commander';
 import { type Client, createClient, type Fetch } from '../../client/client.ts';
-import { GatewayError } from '../errors.ts';
+import type { Problem } from '../../client/errors.ts';
+import { type Access, explainRefusal, findAccess } from './access.ts';
 import { Output } from './output.ts';
-
-export const defaultUrl = 'http://127.0.0.1:8080';
-export const defaultDataDirectory = '.fnway';
 
 export interface GlobalOptions {
   url?: string;
@@ -22,9 +19,10 @@ export interface GlobalOptions {
 export interface Context {
   readonly out: Output;
   readonly env: Readonly<Record<string, string | undefined>>;
-  readonly url: string;
   /** `fromManifest`: the namespace of the manifest that the command works with. */
   client(options?: { fetch?: Fetch; fromManifest?: string }): Promise<Client>;
+  /** The problem in the words of this command: its gateway, its token, its function. */
+  explain(problem: Problem): Problem;
   /** Sets the exit code of the program; the last one set counts. */
   fail(code: number): void;
   /** Ends the program at once. Only for a second signal and for `serve`. */
@@ -40,23 +38,23 @@ export function createContext(command: Command, ports: ContextPorts): Context {
   const options = command.optsWithGlobals<GlobalOptions>();
   const { env } = process;
   const { stdout, stderr } = process;
-  const url = options.url || env.FNWAY_URL || defaultUrl;
+  let access: Access | undefined;
   return {
     ...ports,
     env,
-    url,
     out: new Output({ json: options.json === true, stdout, stderr, env }),
     async client({ fetch, fromManifest } = {}) {
-      checkUrl(url);
+      access = await findAccess(options, env);
+      const { url, token } = access;
       const namespace =
         options.namespace ||
         env.FNWAY_NAMESPACE ||
         fromManifest ||
         (await namespaceHere()) ||
         'default';
-      const token = options.token || env.FNWAY_TOKEN || localToken(url, env);
       return createClient({ url, namespace, ...(token && { token }), ...(fetch && { fetch }) });
     },
+    explain: problem => explainRefusal(problem, access),
   };
 }
 
@@ -66,31 +64,6 @@ export function createContext(command: Command, ports: ContextPorts): Context {
  */
 export function givenNamespace(command: Command, env: Context['env']): string | undefined {
   return command.optsWithGlobals<GlobalOptions>().namespace || env.FNWAY_NAMESPACE || undefined;
-}
-
-function checkUrl(url: string): void {
-  const parsed = URL.parse(url);
-  if (parsed !== null && /^https?:$/.test(parsed.protocol)) return;
-  const given = JSON.stringify(url);
-  const detail = `The address of the gateway is ${given}, which is not an http address.`;
-  throw new GatewayError('COMMAND_INVALID', detail, {
-    remedy: `Give one such as ${defaultUrl} with --url or FNWAY_URL.`,
-  });
-}
-
-/**
- * A gateway on this machine keeps its admin token in its data directory; its owner need not repeat
- * it.
- */
-function localToken(url: string, env: Context['env']): string | undefined {
-  if (!/^(?:127(?:\.\d+){3}|localhost|\[::1\])$/.test(new URL(url).hostname)) return undefined;
-  const directory = env.FNWAY_DATA || defaultDataDirectory;
-  try {
-    return readFileSync(path.join(directory, 'admin.token'), 'utf8').trim() || undefined;
-  } catch {
-    // No such gateway, or not ours: the gateway's own answer says that a token is missing.
-    return undefined;
-  }
 }
 
 /**

@@ -62,9 +62,6 @@ export function problemOf(error: unknown): Problem {
   return { ...problem, title: 'A mistake in fnway', detail, remedy };
 }
 
-const accessRemedy =
-  'Give the admin token with --token or FNWAY_TOKEN; it is in admin.token in the data directory.';
-
 /** The three parts as lines; `issues` beyond the one that the detail tells are listed. */
 export function problemLines(problem: Problem): { title: string; why: string[]; next?: string } {
   const why = [problem.detail];
@@ -73,9 +70,7 @@ export function problemLines(problem: Problem): { title: string; why: string[]; 
   if (!told) why.push(...issues.map(issue => `  ${issueLine(issue)}`));
   why.push(...(problem.log ?? []).map(line => `  | ${line}`));
   if (problem.requestId !== undefined) why.push(`  request id: ${problem.requestId}`);
-  // What the gateway says is for callers over HTTP.
-  const next = problem.code === 'UNAUTHENTICATED' ? accessRemedy : problem.remedy;
-  return { title: problem.title, why, next };
+  return { title: problem.title, why, next: problem.remedy };
 }
 
 function issueLine(issue: Issue): string {

@@ -6,6 +6,7 @@ import type { Command } from 'commander';
 import { createClient, type Fetch } from '../../client/client.ts';
 import type { Config } from '../config.ts';
 import type { Gateway } from '../main.ts';
+import { leaveAddress, takeAddress } from './access.ts';
 import type { Context } from './context.ts';
 import { applyProject, loadProject, type Project } from './project.ts';
 
@@ -38,6 +39,8 @@ export interface RunningGateway {
   gateway: Gateway;
   config: Config;
   url: string;
+  /** Lets calls in flight finish. Use this one, which also takes back the address left. */
+  stop(): Promise<void>;
 }
 
 /** Loads the gateway's code, which no other command needs, and starts it. */
@@ -53,7 +56,13 @@ export async function startGateway(
   const gateway = await createGateway(config);
   try {
     const { url } = await gateway.start();
-    return { gateway, config, url };
+    await leaveAddress(config.dataDirectory, url);
+    async function stop(): Promise<void> {
+      // First, while the directory is still ours: what starts next in it leaves its own.
+      takeAddress(config.dataDirectory);
+      await gateway.stop();
+    }
+    return { gateway, config, url, stop };
   } catch (error) {
     await gateway.stop().catch(() => {});
     throw error;
@@ -95,8 +104,8 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
   // Read first: a manifest with mistakes stops a gateway before it has changed anything.
   const project = typeof apply === 'string' ? await loadProject(apply) : undefined;
   const running = await startGateway(flags, env);
-  const { gateway, url } = running;
-  const stopped = untilSignal(context, () => gateway.stop());
+  const { url } = running;
+  const stopped = untilSignal(context, () => running.stop());
   if (project !== undefined) await applyFirst(context, running, project);
   if (out.json) out.row({ url });
   else out.line(`fnway listening on ${url}`);

@@ -50,12 +50,11 @@ async function up(
   const running = await out.during('starting', () =>
     startGateway({ ...quietLog(env), ...flags }, env),
   );
-  const { gateway } = running;
   let close = async () => {};
   const stopped = untilSignal(context, async () => {
     if (!out.json) out.note('Stopping…');
     await close();
-    await gateway.stop();
+    await running.stop();
   });
   const client = clientInProcess(running, given.namespace ?? project.manifest.namespace);
   if (!out.json) out.line(heading(context, running));
