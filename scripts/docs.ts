@@ -2,11 +2,27 @@
  * Writes the reference pages that are made from code: `node scripts/docs.ts`. test/docs.test.ts fails when a page is
  * not what this would write.
  */
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { errorCodes } from '../client/errors.ts';
-import { commandLineSettings, settings } from '../src/config.ts';
+import { type ErrorCode, errorCodes } from '../client/errors.ts';
+import { buildLimits } from '../src/build/build.ts';
+import { pathLimits, sourceLimits } from '../src/build/source.ts';
+import { manifestLimits } from '../src/cli/yaml-reader.ts';
+import { commandLineSettings, type Limits, settings } from '../src/config.ts';
+import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
+import type { Runtime } from '../src/domain/runtime.ts';
+import { crashLinesMax } from '../src/driver/process/link-instance.ts';
+import { memoryCheckMs } from '../src/driver/process/memory.ts';
+import { readRuntimes } from '../src/driver/process/runtimes.ts';
 import { errorKinds } from '../src/errors.ts';
+import { controlLimits } from '../src/gateway/control-plane.ts';
+import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
+import { listQuerySchema } from '../src/gateway/routes/functions.ts';
+import { returnMsMax } from '../src/invoke/pool.ts';
+import { payloadBytesMax, windowBytes } from '../src/link/frames.ts';
+import { linkLimits } from '../src/link/server.ts';
+import { slotsMax } from '../src/slots.ts';
+import { outputLimits } from '../src/telemetry/output.ts';
 
 const reference = join(import.meta.dirname, '../docs/reference');
 
@@ -106,7 +122,230 @@ proxies, proxy variables and certificate paths of the gateway’s environment, a
 `;
 }
 
-export const pages = { 'errors.md': errorsPage, 'config.md': configPage };
+export function limitsPage(): string {
+  const sections = [
+    ['HTTP', httpLimits()],
+    ['Control plane', controlPlaneLimits()],
+    ['Definition of a function', definitionRows()],
+    ['Source', sourceRows()],
+    ['Build and load', buildRows()],
+    ['Calls and instances', callRows()],
+    ['Link to instances', linkRows()],
+    ['Output of functions', outputRows()],
+    ['Manifest and command line', manifestRows()],
+  ].map(
+    ([title, rows]) =>
+      `## ${title}\n\n| name | what | value | set by | beyond it |\n|---|---|---|---|---|\n${rows}\n`,
+  );
+  return `# Limits
+
+Made from the code: the first column is the name of the constant or setting there. \`FNWAY_…\` is a [setting](config.md) of the gateway, any
+other name a key of the [definition](manifest.md); what is fixed is the same everywhere. Codes are in [errors](errors.md). KiB is 1,024 bytes.
+
+${sections.join('\n')}
+## Not limited
+
+Streamed bodies in either direction; connections, and calls in one; processor time, disk space and number of processes of a function
+([isolation](../concepts/isolation.md)); versions that are kept of a function: all of them.
+`;
+}
+
+function httpLimits(): string {
+  const largest = count(privateConstant('src/config.ts', 'headersBytesLargest'));
+  const waiting = privateConstant('src/gateway/fast-reader.ts', 'waitingBytesMax');
+  const unread = privateConstant('src/gateway/node-reader.ts', 'bufferedBytesMax');
+  return `\
+${setting('headersBytesMax', 'request line and headers together', error('HEADERS_TOO_LARGE'))}
+| \`headersBytesLargest\` | that setting | ${largest} bytes | fixed | it is taken as this |
+${setting('headersMsMax', 'from a request’s first byte to the end of its headers', error('REQUEST_TIMED_OUT'))}
+${setting('bodyIdleMsMax', 'pause between two pieces of a body', error('REQUEST_TIMED_OUT'))}
+| \`keepAliveMs\` | a connection without a request | ${ms(keepAliveMs)} | fixed | it is closed |
+| \`wholeBodyBytesMax\` | body that is read whole before the call starts | ${bytes(wholeBodyBytesMax)} | fixed | it is streamed |
+| \`waitingBytesMax\` | pipelined bytes of a connection that wait while a call runs | ${bytes(waiting)} | fixed | the sender waits |
+| \`bufferedBytesMax\` | streamed body that its reader has not taken | ${bytes(unread)} | fixed | the sender waits |
+| \`X-Call-Id\` | label that a caller gives a call, printable ASCII | 128 characters | fixed | an id of ours replaces it |`;
+}
+
+function controlPlaneLimits(): string {
+  const routes = 'src/gateway/routes/functions.ts';
+  const wait = privateConstant(routes, 'waitMsMax');
+  const unread = privateConstant(routes, 'followBytesMax');
+  const issues = privateConstant('src/gateway/parse.ts', 'issuesMax');
+  const token = privateConstant('src/auth/token.ts', 'tokenCharsMin');
+  const page = listQuerySchema.parse({}).limit;
+  return `\
+| \`jsonBytesMax\` | JSON body | ${bytes(controlLimits.jsonBytesMax)} | fixed | ${error('BODY_TOO_LARGE')} |
+| \`sourceBytesMax\` | body that is a source archive | ${bytes(controlLimits.sourceBytesMax)} | fixed | ${error('BODY_TOO_LARGE')} |
+| \`waitMsMax\` | \`wait\` of a request | ${ms(wait)} | fixed | ${error('QUERY_INVALID')} |
+| \`limit\` | functions in one page of a list | 1 to 1,000; ${page} when not given | fixed | ${error('QUERY_INVALID')} |
+| \`prefix\`, \`cursor\` | in the query of a list | 63, 100 characters | fixed | ${error('QUERY_INVALID')} |
+| \`lines\` | lines of output in one answer | 0 to 1,000; 100 when not given | fixed | ${error('QUERY_INVALID')} |
+| \`followBytesMax\` | output that a follower has not read | ${bytes(unread)} | fixed | the follower misses lines |
+| \`issuesMax\` | issues in one answer | ${issues} | fixed | the detail says how many more |
+| \`tokenCharsMin\` | a configured admin token, at least | ${token} characters | \`FNWAY_ADMIN_TOKEN\` | ${error('CONFIG_INVALID')} |`;
+}
+
+function definitionRows(): string {
+  const limits = definitionLimits;
+  const { memoryBytes, timeoutMs, instances } = definitionDefaults;
+  const row = (name: string, what: string, value: string, keys: string) =>
+    `| \`${name}\` | ${what} | ${value} | \`${keys}\` | ${error('DEFINITION_INVALID')} |`;
+  return [
+    row('nameCharsMax', 'a name', `${limits.nameCharsMax} characters`, 'name'),
+    row('timeoutMsMax', `longest call; ${ms(timeoutMs)} by default`, '1 ms to 1 day', 'timeout'),
+    row('memory', `most memory; ${bytes(memoryBytes)} by default`, 'from 16 MiB', 'memory'),
+    row('concurrencyMax', 'calls at once', `1 to ${count(limits.concurrencyMax)}`, 'concurrency'),
+    row('instancesMax', `${instances.max} by default`, count(limits.instancesMax), 'instances.max'),
+    row('envKeysMax', 'variables', count(limits.envKeysMax), 'env`, `buildEnv'),
+    row('envBytesMax', 'those as JSON', bytes(limits.envBytesMax), 'env`, `buildEnv'),
+    row('scriptBytesMax', 'inline script', bytes(limits.scriptBytesMax), 'script'),
+    row(
+      'sourceFilesMax',
+      'inline files; names of up to 255 characters',
+      count(limits.sourceFilesMax),
+      'source.files',
+    ),
+    row('sourceTextBytesMax', 'their text', bytes(limits.sourceTextBytesMax), 'source.files'),
+    row('labelsMax', 'names of up to 127, values of up to 256', `${limits.labelsMax}`, 'labels'),
+    row('descriptionCharsMax', 'text', count(limits.descriptionCharsMax), 'description'),
+  ].join('\n');
+}
+
+function sourceRows(): string {
+  const invalid = error('SOURCE_INVALID');
+  const large = error('SOURCE_TOO_LARGE');
+  const { archiveBytesMax, unpackedBytesMax, filesMax } = sourceLimits;
+  return `\
+| \`archiveBytesMax\` | gzipped archive; over HTTP \`sourceBytesMax\` comes first | ${bytes(archiveBytesMax)} | fixed | ${large} |
+| \`unpackedBytesMax\` | content; of an archive: the tar in it, headers included | ${bytes(unpackedBytesMax)} | fixed | ${large} |
+| \`filesMax\` | files; of an archive: entries, directories included | ${count(filesMax)} | fixed | ${large} |
+| \`segmentBytesMax\` | a segment of a path | ${pathLimits.segmentBytesMax} bytes | fixed | ${invalid} |
+| \`pathBytesMax\` | a path | ${count(pathLimits.pathBytesMax)} bytes | fixed | ${invalid} |
+| \`depthMax\` | segments of a path | ${pathLimits.depthMax} | fixed | ${invalid} |`;
+}
+
+function buildRows(): string {
+  const start = privateConstant('src/driver/process/warm.ts', 'startMsMax');
+  const loads = `${error('LOAD_FAILED')} on the version, ${error('INSTANCE_NOT_STARTED')} for a call`;
+  const { buildsMax, outputBytesMax, filesNamedMax } = buildLimits;
+  return `\
+${setting('buildMsMax', 'a build, without its wait for others (in code `buildTimeoutMsMax`)', error('BUILD_TIMED_OUT'))}
+| \`buildsMax\` | builds at once | ${buildsMax} | fixed | the next one waits |
+| \`outputBytesMax\` | build log that is kept | ${bytes(outputBytesMax)} | fixed | its middle is left out |
+| \`filesNamedMax\` | files named when no entry is found | ${filesNamedMax} | fixed | the message says how many more |
+${setting('loadMsMax', 'loading the code; the check of a stdio runtime', loads)}
+| \`startMsMax\` | from starting a linked process to its HELLO | ${ms(start)} | fixed | ${error('INSTANCE_NOT_STARTED')} |
+| \`warm\` | ready processes; ${runtimesSay(({ warm }) => warm)} by default | 0 to 100 | \`FNWAY_WARM\`, runtime.yaml | ${error('CONFIG_INVALID')}, ${error('RUNTIME_INVALID')} |`;
+}
+
+function callRows(): string {
+  const late = `${error('CALL_DEADLINE_EXCEEDED')} before the head, a broken connection after it`;
+  const failed = (reason: string) => `${error('FUNCTION_FAILED')}, \`${reason}\``;
+  const stable = privateConstant('src/invoke/pool.ts', 'stableMs');
+  const restart = privateConstant('src/invoke/pool.ts', 'restartDelayMsMax');
+  const connections = privateConstant('src/driver/http.ts', 'connectionsMax');
+  const others = privateConstant('src/deploy/registry.ts', 'defaultConcurrency');
+  const { timeoutMs, memoryBytes, instances } = definitionDefaults;
+  return `\
+| \`timeout\` | a call, to the last byte of its answer | ${ms(timeoutMs)} | \`timeout\` | ${late} |
+| \`memory\` | resident memory of an instance’s process tree | ${bytes(memoryBytes)} | \`memory\` | ${failed('out-of-memory')} |
+| \`concurrency\` | calls at once in an instance | ${runtimesSay(({ concurrency }) => concurrency)}, http ${count(others)} | \`concurrency\` | the call waits |
+| \`instances.max\` | instances of a version that take calls | ${instances.max} | \`instances.max\` | the call waits |
+| \`instances.idle\` | an instance without calls | ${ms(instances.idleMs)} | \`instances.idle\` | it ends, down to \`instances.min\` |
+${setting('waitingCallsMax', 'calls of a version that wait for an instance; 0 to 1,000,000', error('FUNCTION_BUSY'))}
+| \`slotsMax\` | calls in flight in the gateway | ${count(slotsMax)} | fixed | ${error('FUNCTION_BUSY')} |
+${setting('bufferedBodyBytesMax', 'body for a handler that needs it whole: event style, Python, shell', error('BODY_TOO_LARGE'))}
+${setting('bufferedBodyBytesMax', 'answer of a script without `stream`', failed('reply-invalid'))}
+| \`payloadBytesMax / 2\` | headers of a Node handler’s answer | ${bytes(payloadBytesMax / 2)} | fixed | ${failed('reply-invalid')} |
+| \`payloadBytesMax\` | headers of a Python handler’s answer | ${bytes(payloadBytesMax)} | fixed | ${failed('reply-invalid')} |
+| \`statusCode\` | status of an answer | 200 to 599 | fixed | ${failed('reply-invalid')} |
+| \`returnMsMax\` | for the handler of a call that timed out to return | ${ms(returnMsMax)} | fixed | its instance takes no call any more |
+${setting('graceMs', 'for the other calls of such an instance', failed('crashed'))}
+| \`memoryCheckMs\` | between two looks at the memory of instances | ${ms(memoryCheckMs)} | fixed | – |
+| \`stableMs\` | life of an instance below which its crash counts as a failed start | ${ms(stable)} | fixed | kept instances start later |
+| \`restartDelayMsMax\` | between two tries to start a kept instance, from 1 s on doubled | ${ms(restart)} | fixed | – |
+| \`connectionsMax\` | connections to the server of an \`http\` function | ${connections} | fixed | the call waits |
+${setting('drainMsMax', 'for the calls in flight when the gateway stops', error('GATEWAY_STOPPING'))}
+| \`uidRange\` | functions of a gateway | 65,536 | \`FNWAY_UID_RANGE\` | ${error('CONFIG_INVALID')} |`;
+}
+
+function linkRows(): string {
+  const warm = (name: string) => privateConstant('src/driver/process/warm.ts', name);
+  return `\
+| \`payloadBytesMax\` | payload of a frame | ${bytes(payloadBytesMax)} | fixed | LINK_PROTOCOL_BROKEN: the link is closed |
+| \`windowBytes\` | body of a stream and direction that is on its way without credit | ${bytes(windowBytes)} | fixed | the sender waits |
+| \`helloMsMax\` | from connecting to HELLO | ${ms(linkLimits.helloMsMax)} | fixed | the connection is closed |
+| \`secretLineBytesMax\` | first line on the socket for a forked child’s output | ${warm('secretLineBytesMax')} bytes | fixed | the connection is closed |
+| \`secretMsMax\` | from connecting there to the end of that line | ${ms(warm('secretMsMax'))} | fixed | the connection is closed |
+| \`outputConnectionsMax\` | connections there | ${count(warm('outputConnectionsMax'))} | fixed | the connection is closed |`;
+}
+
+function outputRows(): string {
+  const { linesMax, lineBytesMax, linesPerSecondMax } = outputLimits;
+  const tail = privateConstant('src/driver/process/stdio-instance.ts', 'stderrTailBytes');
+  return `\
+| \`linesMax\` | lines that are kept of a function | ${count(linesMax)} | fixed | older lines go |
+| \`lineBytesMax\` | a line | ${bytes(lineBytesMax)} | fixed | it is cut and marked |
+| \`linesPerSecondMax\` | lines a second of a stream of an instance | ${count(linesPerSecondMax)} | fixed | a line says that the rest is left out |
+| \`crashLinesMax\` | lines of output in the answer to a call that crashed | ${crashLinesMax} | fixed | older lines are left out |
+| \`stderrTailBytes\` | standard error in the answer to a script that failed | ${count(tail)} characters | fixed | the beginning is left out |`;
+}
+
+function manifestRows(): string {
+  const { bytesMax, depthMax, aliasesMax, issuesMax } = manifestLimits;
+  const parallel = privateConstant('src/cli/parallel.ts', 'parallelMax');
+  return `\
+| \`bytesMax\` | fnway.yaml | ${bytes(bytesMax)} | fixed | ${error('MANIFEST_INVALID')} |
+| \`depthMax\` | levels of nesting | ${depthMax} | fixed | ${error('MANIFEST_INVALID')} |
+| \`aliasesMax\` | uses of aliases | ${count(aliasesMax)} | fixed | ${error('MANIFEST_INVALID')} |
+| \`issuesMax\` | issues told | ${issuesMax} | fixed | the first line says how many more |
+| \`parallelMax\` | functions that \`apply\` builds at once | ${parallel} | fixed | the next one waits |`;
+}
+
+/** The row of a limit that is a setting, with its default as people write it. */
+function setting(name: keyof Limits, what: string, beyond: string): string {
+  const { env, default: text } = settings[name];
+  const units: Record<string, string> = { Ki: ' KiB', Mi: ' MiB', m: ' min', s: ' s', '': '' };
+  const [, digits, unit] = /^(\d+)(\D*)$/.exec(text)!;
+  return `| \`${name}\` | ${what} | ${count(Number(digits))}${units[unit!]} | \`${env}\` | ${beyond} |`;
+}
+
+/** `node 100, python 10, shell 10`. */
+function runtimesSay(what: (runtime: Runtime) => number): string {
+  const runtimes = readRuntimes([join(import.meta.dirname, '../runtimes')]);
+  return [...runtimes.values()].map(runtime => `${runtime.name} ${what(runtime)}`).join(', ');
+}
+
+function bytes(value: number): string {
+  return value % 1024 ** 2 === 0 ? `${value / 1024 ** 2} MiB` : `${count(value / 1024)} KiB`;
+}
+
+function ms(value: number): string {
+  if (value >= 120_000 && value % 60_000 === 0) return `${value / 60_000} min`;
+  return value % 1000 === 0 ? `${value / 1000} s` : `${value} ms`;
+}
+
+function count(value: number): string {
+  return value.toLocaleString('en');
+}
+
+function error(code: ErrorCode): string {
+  return `${code} ${errorKinds[code].status}`;
+}
+
+/** A numeric constant that its file keeps to itself, read from the text. */
+function privateConstant(file: string, name: string): number {
+  const text = readFileSync(join(import.meta.dirname, '..', file), 'utf8');
+  const value = new RegExp(`^const ${name} = ([\\d_* ]+);`, 'm').exec(text)?.[1];
+  if (value === undefined) throw new Error(`${file} has no constant ${name} any more`);
+  return value
+    .replaceAll('_', '')
+    .replace(/(\d+) \*\* (\d+)/g, (_, base, power) => String(Number(base) ** Number(power)))
+    .split('*')
+    .reduce((product, factor) => product * Number(factor), 1);
+}
+
+export const pages = { 'errors.md': errorsPage, 'config.md': configPage, 'limits.md': limitsPage };
 
 if (import.meta.main) {
   for (const [name, page] of Object.entries(pages)) writeFileSync(join(reference, name), page());

@@ -18,6 +18,41 @@ test('generated reference pages are up to date', () => {
   }
 });
 
+/** Numbers that bound something, but nothing that a user could run into. */
+const noLimits: Record<string, string> = {
+  'src/build/tool.ts outputBytesMax': 'of one tool, read for its errors',
+  'src/telemetry/output.ts removedMax': 'how many removed functions are remembered',
+  'src/domain/json-error.ts depthMax': 'where the search for a mistake in JSON gives up',
+  'src/domain/suggest.ts wordCharsMax': 'a word for which a similar one is looked for',
+  'src/gateway/headers.ts headerNamesMax': 'a cache',
+  'src/gateway/request-head.ts kindsMax': 'a cache',
+  'src/gateway/fast-reader.ts copyBytesMax': 'how bytes are written',
+  'src/link/frames.ts copyBytesMax': 'how bytes are written',
+  'src/link/frames.ts typeMax': 'of the protocol',
+  'src/driver/process/child.ts outputAfterExitMsMax': 'a wait for output that is on its way',
+  'src/driver/process/cgroup.ts removeTriesMax': 'tidying up',
+  'src/cli/completion.ts namesMsMax': 'completion leaves names out',
+  'src/driver/contract.ts testMsMax': 'of tests',
+};
+
+test('every limit of the source is on the page of limits', () => {
+  const page = read('docs/reference/limits.md');
+  const names = globSync('src/**/*.ts', { cwd: root })
+    .filter(file => !file.endsWith('.test.ts'))
+    .flatMap(file =>
+      [
+        ...read(file).matchAll(/^(?:export const |const | {2})(\w+(?:Max|Min))(?: = |: )[\d]/gm),
+      ].map(([, name]) => ({ place: `${file} ${name}`, name: name! })),
+    );
+  assert.ok(names.length > 30);
+  const alias: Record<string, string> = { buildTimeoutMsMax: 'buildMsMax' };
+  const lost = names
+    .filter(({ place }) => noLimits[place] === undefined)
+    .filter(({ name }) => !page.includes(`\`${alias[name] ?? name}\``))
+    .map(({ place }) => place);
+  assert.deepEqual(lost, []);
+});
+
 test('every error code is made somewhere in the source', () => {
   const sources = globSync('{src,client}/**/*.ts', { cwd: root })
     .filter(
