@@ -8,6 +8,8 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { errorCodes } from '../client/errors.ts';
 import { pages } from '../scripts/docs.ts';
+import { definitionSchema } from '../src/domain/function.ts';
+import { openApi } from '../src/gateway/openapi.ts';
 
 const root = join(import.meta.dirname, '..');
 const read = (file: string) => readFileSync(join(root, file), 'utf8');
@@ -51,6 +53,55 @@ test('every limit of the source is on the page of limits', () => {
     .filter(({ name }) => !page.includes(`\`${alias[name] ?? name}\``))
     .map(({ place }) => place);
   assert.deepEqual(lost, []);
+});
+
+test('the page of the HTTP surface lists the routes and parameters of the OpenAPI document', () => {
+  const page = read('docs/reference/api.md').split('\nBeside it')[0]!;
+  const told = [...page.matchAll(/^\| ([A-Z]+) (\/v1\/[^\s?]*)(?:\?(\S*))?/gm)].map(
+    ([, method, path, query = '']) => {
+      const names = query.split('&').map(pair => pair.split('=')[0]!);
+      return `${method} ${path} ${names.filter(name => name !== '').sort()}`;
+    },
+  );
+  const { paths } = openApi() as {
+    paths: Record<string, Record<string, { parameters: Array<{ name: string; in: string }> }>>;
+  };
+  const real = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, { parameters }]) => {
+      const names = parameters.filter(({ in: where }) => where === 'query').map(({ name }) => name);
+      return `${method.toUpperCase()} ${path} ${names.sort()}`;
+    }),
+  );
+  // The document does not list itself.
+  assert.deepEqual(told.sort(), [...real, 'GET /v1/openapi.json '].sort());
+});
+
+test('the page of the manifest names every key that a definition may have', () => {
+  const table = read('docs/reference/manifest.md').matchAll(/^\| (`.*?`) \|/gm);
+  const told = new Set(
+    [...table].flatMap(([, cell]) => [...cell!.matchAll(/`([^`]+)`/g)].map(([, key]) => key!)),
+  );
+  const nested = ['http.url', 'source.files', 'instances.min', 'instances.max', 'instances.idle'];
+  const heads = new Set(nested.map(key => key.split('.')[0]!));
+  const keys = Object.keys(definitionSchema.shape).filter(
+    key => key === 'source' || !heads.has(key),
+  );
+  assert.deepEqual([...told].sort(), [...keys, ...nested].sort());
+});
+
+test('every dependency has a line that says what it is for', () => {
+  const { dependencies, devDependencies } = JSON.parse(read('package.json'));
+  const page = read('docs/internals/dependencies.md');
+  const [table, development] = page.split('\nDevelopment: ') as [string, string];
+  const firsts = [...table.matchAll(/^\| (.*?) \|/gm)].flatMap(([, cell]) =>
+    cell!.replace(/ \(.*\)/, '').split(', '),
+  );
+  assert.deepEqual(
+    firsts.filter(name => !/^(?:package|-*)$/.test(name)).sort(),
+    Object.keys(dependencies).sort(),
+  );
+  const missing = Object.keys(devDependencies).filter(name => !development.includes(name));
+  assert.deepEqual(missing, []);
 });
 
 test('every error code is made somewhere in the source', () => {
