@@ -275,6 +275,7 @@ function linkRows(): string {
 | \`payloadBytesMax\` | payload of a frame | ${bytes(payloadBytesMax)} | fixed | LINK_PROTOCOL_BROKEN: the link is closed |
 | \`windowBytes\` | body of a stream and direction that is on its way without credit | ${bytes(windowBytes)} | fixed | the sender waits |
 | \`helloMsMax\` | from connecting to HELLO | ${ms(linkLimits.helloMsMax)} | fixed | the connection is closed |
+| \`strangersMax\` | connections that have not said HELLO | ${count(linkLimits.strangersMax)} | fixed | the oldest is closed |
 | \`secretLineBytesMax\` | first line on the socket for a forked child’s output | ${warm('secretLineBytesMax')} bytes | fixed | the connection is closed |
 | \`secretMsMax\` | from connecting there to the end of that line | ${ms(warm('secretMsMax'))} | fixed | the connection is closed |
 | \`outputConnectionsMax\` | connections there | ${count(warm('outputConnectionsMax'))} | fixed | the connection is closed |`;
@@ -294,12 +295,14 @@ function outputRows(): string {
 function manifestRows(): string {
   const { bytesMax, depthMax, aliasesMax, issuesMax } = manifestLimits;
   const parallel = privateConstant('src/cli/parallel.ts', 'parallelMax');
+  const probe = ms(privateConstant('src/cli/access.ts', 'probeMsMax'));
   return `\
 | \`bytesMax\` | fnway.yaml | ${bytes(bytesMax)} | fixed | ${error('MANIFEST_INVALID')} |
 | \`depthMax\` | levels of nesting | ${depthMax} | fixed | ${error('MANIFEST_INVALID')} |
 | \`aliasesMax\` | uses of aliases | ${count(aliasesMax)} | fixed | ${error('MANIFEST_INVALID')} |
 | \`issuesMax\` | issues told | ${issuesMax} | fixed | the first line says how many more |
-| \`parallelMax\` | functions that \`apply\` builds at once | ${parallel} | fixed | the next one waits |`;
+| \`parallelMax\` | functions that \`apply\` builds at once | ${parallel} | fixed | the next one waits |
+| \`probeMsMax\` | for the gateway whose address is in the data directory to answer | ${probe} | fixed | the default address is used |`;
 }
 
 /** The row of a limit that is a setting, with its default as people write it. */

@@ -42,6 +42,15 @@ test('an address left is used while a gateway answers there, and nothing else wa
   assert.equal((await findAccess({}, env)).url, 'http://127.0.0.1:8080');
 });
 
+test('an address that is not of this machine is not used: it would be sent the token', async () => {
+  // Answers, but is not written as one of this machine.
+  const foreign = url.replace('127.0.0.1', '[::ffff:127.0.0.1]');
+  assert.equal((await fetch(`${foreign}/healthz`)).ok, true);
+  await leaveAddress(directory, foreign);
+  assert.equal((await findAccess({}, env)).url, 'http://127.0.0.1:8080');
+  takeAddress(directory);
+});
+
 test('one that listens on all addresses is reached on this machine', async () => {
   await leaveAddress(directory, url.replace('127.0.0.1', '0.0.0.0'));
   assert.equal((await findAccess({}, env)).url, url);

@@ -60,7 +60,8 @@ function findToken(given: Given, env: Env, file: string | undefined) {
 /** Undefined when there is none, or no gateway answers there any more. */
 async function leftAddress(directory: string): Promise<string | undefined> {
   const url = readText(path.join(directory, addressFile));
-  if (url === undefined || !URL.canParse(url)) return undefined;
+  // On this machine only: whoever gives us a directory must not be sent our token.
+  if (url === undefined || !URL.canParse(url) || !isLocal(url)) return undefined;
   try {
     const signal = AbortSignal.timeout(probeMsMax);
     const { ok } = await fetch(`${url}/healthz`, { signal });

@@ -32,21 +32,12 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
   const { path, clock } = options;
   const waiting = new Map<string, Waiting>();
   const sockets = new Set<Socket>();
-  /** Oldest first. Any function can connect, and must not use up the gateway's descriptors. */
-  const strangers = new Set<Socket>();
+  const strangers = new Strangers();
 
   function accept(socket: Socket): void {
     sockets.add(socket);
     strangers.add(socket);
-    if (strangers.size > linkLimits.strangersMax) {
-      const [oldest] = strangers;
-      strangers.delete(oldest!);
-      oldest!.destroy();
-    }
-    socket.once('close', () => {
-      sockets.delete(socket);
-      strangers.delete(socket);
-    });
+    socket.once('close', () => sockets.delete(socket));
     const timer = clock.after(linkLimits.helloMsMax, () => socket.destroy(), { unref: true });
     const link = new Link(socket, hello => {
       timer.cancel();
@@ -60,7 +51,7 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
         );
       }
       waiting.delete(hello.secret);
-      strangers.delete(socket);
+      strangers.know(socket);
       expected.timer.cancel();
       expected.resolve({ link, hello });
     });
@@ -98,4 +89,24 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
       });
     });
   });
+}
+
+/** Connections without HELLO. Any function can connect, and must not use up the gateway's descriptors. */
+class Strangers {
+  /** Oldest first. */
+  readonly #sockets = new Set<Socket>();
+
+  add(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once('close', () => this.#sockets.delete(socket));
+    if (this.#sockets.size <= linkLimits.strangersMax) return;
+    const [oldest] = this.#sockets;
+    this.#sockets.delete(oldest!);
+    oldest!.destroy();
+  }
+
+  /** It has said who it is. */
+  know(socket: Socket): void {
+    this.#sockets.delete(socket);
+  }
 }
