@@ -7,6 +7,7 @@ import { pathToFileURL } from 'node:url';
 import { answerCall, cancelCall, creditCall, dataOfCall, useHandler } from './calls.mjs';
 import { findHandler, locateSyntaxError, problemOf } from './handler.mjs';
 import { broken, endFlag, Link, types } from './link.mjs';
+import { keepPackagesBeside, watchPackages } from './packages.mjs';
 import { warmUp } from './warm-up.mjs';
 import { installWebGlobals } from './web.mjs';
 
@@ -31,6 +32,7 @@ let inFlight = 0;
 const link = new Link(path, receive, () => process.exit(0));
 // Compiled TypeScript carries its source map: errors then name the user's own lines.
 process.setSourceMapsEnabled(true);
+watchPackages();
 await warmUp();
 link.json(types.HELLO, 0, { protocol: 1, secret, pid: process.pid, runtime: 'node' });
 
@@ -83,6 +85,7 @@ async function load(settings) {
     takeIdentity(settings);
     takeEnvironment(settings.env);
     process.chdir(settings.directory);
+    keepPackagesBeside(settings.directory);
   } catch (error) {
     return refuse({
       reason: 'identity',

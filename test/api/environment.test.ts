@@ -5,11 +5,18 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
 import type { FunctionDefinition } from '../../client/api.ts';
 import { packTree } from '../../src/build/archive.ts';
 import { treeFromFiles } from '../../src/build/source.ts';
-import { javascript, python, startTestGateway } from '../../src/testing/index.ts';
+import {
+  javascript,
+  makeDataDirectory,
+  python,
+  startTestGateway,
+} from '../../src/testing/index.ts';
 
 const canaries = {
   CANARY: 'canary-plain',
@@ -208,4 +215,34 @@ test('packages of requirements.txt are there, or their lack is named', async t =
   const { failure: lacks } = failed.function.latestVersion;
   assert.deepEqual([lacks?.code, lacks?.file], ['BUILD_FAILED', 'requirements.txt']);
   assert.equal(await textOf('/function/pip'), 'installed', 'the old version answers');
+});
+
+test('a package that only a directory above the data directory has is missing', async () => {
+  const above = makeDataDirectory();
+  mkdirSync(join(above, 'node_modules/stray'), { recursive: true });
+  writeFileSync(join(above, 'node_modules/stray/index.js'), 'module.exports = "found";');
+  const inside = await startTestGateway({ data: join(above, 'data') });
+  try {
+    const uses = {
+      esm: 'import stray from "stray"; export default () => new Response(stray);',
+      cjs: 'const stray = require("stray"); module.exports = () => new Response(stray);',
+    };
+    for (const [name, code] of Object.entries(uses)) {
+      const source = { files: { [`handler.${name === 'esm' ? 'mjs' : 'cjs'}`]: code } };
+      const entry = Object.keys(source.files)[0]!;
+      const definition = { runtime: 'node', source, entry, auth: 'none' } as const;
+      const { function: view } = await inside.client.putFunction(name, definition, { wait: '30s' });
+      assert.equal(view.state, 'failed', name);
+      assert.match(view.latestVersion.failure!.message, /stray/);
+    }
+    const files = {
+      'handler.mjs': uses.esm.replace('"stray"', '"./lib/stray.cjs"'),
+      'lib/stray.cjs': 'module.exports = "own";',
+    };
+    await inside.put('relative', { runtime: 'node', source: { files } });
+    assert.equal(await (await inside.call('/function/relative')).text(), 'own');
+  } finally {
+    await inside.stop();
+    rmSync(above, { recursive: true });
+  }
 });
