@@ -89,6 +89,13 @@ test('the page of the manifest names every key that a definition may have', () =
   assert.deepEqual([...told].sort(), [...keys, ...nested].sort());
 });
 
+test('the page on observing names every metric', () => {
+  const told = [...read('docs/operate/observe.md').matchAll(/^\| `(fnway_\w+)` \|/gm)];
+  const code = ['src/telemetry/metrics.ts', 'src/main.ts'].map(read).join('\n');
+  const made = code.matchAll(/(?:\.gauge\(|family\()(?:\s*lines,)?\s*'(fnway_\w+)'/g);
+  assert.deepEqual(told.map(([, name]) => name).sort(), [...made].map(([, name]) => name).sort());
+});
+
 test('every dependency has a line that says what it is for', () => {
   const { dependencies, devDependencies } = JSON.parse(read('package.json'));
   const page = read('docs/internals/dependencies.md');
