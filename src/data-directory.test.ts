@@ -52,6 +52,13 @@ test('a directory of something else is refused, and stays as it is', () => {
   assert.deepEqual([statSync(path).mode & 0o777, readdirSync(path)], [0o755, ['thesis.tex']]);
 });
 
+test('a directory that was restored from a back-up is taken', () => {
+  const path = join(root, 'restored');
+  mkdirSync(path);
+  for (const name of ['key', 'fnway.db', 'admin.token']) writeFileSync(join(path, name), '');
+  open(path, false).unlock();
+});
+
 test('a path that cannot be made is refused at once', () => {
   assert.throws(() => open('/proc/x/y', false), { code: 'DATA_DIRECTORY_UNUSABLE' });
 });

@@ -92,7 +92,8 @@ function makeDirectory(path: string): void {
 /** A directory that holds something else keeps its mode and its files: somebody named the wrong one. */
 function refuseForeign(path: string): void {
   const names = readdirSync(path);
-  if (names.length === 0 || names.includes('lock') || names.includes('gateway-id')) return;
+  // `key` and the database are what a back-up holds.
+  if (names.length === 0 || ['lock', 'key', 'fnway.db'].some(name => names.includes(name))) return;
   throw new GatewayError(
     'DATA_DIRECTORY_UNUSABLE',
     `${path} holds files that are no gateway's, such as ${names[0]}`,
