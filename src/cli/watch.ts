@@ -1,7 +1,7 @@
 /**
  * Watches a manifest and the sources that it names, and tells which functions may have changed.
  * Whether they did is for the caller to find out; files that the ignore rules leave out cause a
- * look, not a change.
+ * look, not a change. It begins with one look at everything.
  */
 import path from 'node:path';
 import { watch } from 'chokidar';
@@ -76,6 +76,9 @@ export async function watchProject(
   // Later ones, such as too many watches, must not end the gateway; what is watched already goes
   // on.
   watcher.on('error', () => {});
+  // What was saved since the project was read and before the watch began.
+  manifest = true;
+  timer ??= setTimeout(flush, 0);
 
   return {
     update(next) {
