@@ -29,7 +29,10 @@ const names = {
   framework: 'functions-framework',
 } as const;
 
-/** functions-framework costs twice as much on the Node that Debian 12 machines have. */
+/**
+ * What functions-framework's own command runs on where Debian's Node is the only one; there it costs more than twice as
+ * much. On the Node that we bring, seven times its rate is more than a bare server without a function reaches.
+ */
 const systemNode = '/usr/bin/node';
 
 type Samples = Map<string, Measured[]>;
@@ -133,7 +136,7 @@ function reportRatios(
   for (const theirs of many.keys()) {
     if (!theirs.startsWith(`${framework},`)) continue;
     const measure = `hello, c=64, req/s: fnway / ${theirs}`;
-    add({ measure, samples: ratio(many, { theirs, field }) });
+    add({ measure, samples: ratio(many, { theirs, field }), target: { atLeast: 7 } });
   }
   add({
     measure: 'hello, c=64, req/s: fnway with a token / nginx → bare',
