@@ -156,7 +156,8 @@ function httpLimits(): string {
   const unread = privateConstant('src/gateway/node-reader.ts', 'bufferedBytesMax');
   return `\
 ${setting('headersBytesMax', 'request line and headers together', error('HEADERS_TOO_LARGE'))}
-| \`headersBytesLargest\` | that setting | ${largest} bytes | fixed | it is taken as this |
+| \`headersBytesLargest\` | that setting | ${largest} bytes | fixed | ${error('CONFIG_INVALID')} at start |
+| \`bufferedBodyBytesLargest\` | the setting \`bufferedBodyBytesMax\` | 1 GiB | fixed | ${error('CONFIG_INVALID')} at start |
 ${setting('headersMsMax', 'from a request’s first byte to the end of its headers', error('REQUEST_TIMED_OUT'))}
 ${setting('bodyIdleMsMax', 'pause between two pieces of a body', error('REQUEST_TIMED_OUT'))}
 | \`keepAliveMs\` | a connection without a request | ${ms(keepAliveMs)} | fixed | it is closed |

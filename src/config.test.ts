@@ -25,7 +25,13 @@ for (const [flag, value] of [
   ['uidRange', '0:10'],
   ['uidRange', '5000'],
   ['headersBytesMax', 'many'],
+  ['headersBytesMax', '0'],
+  ['headersBytesMax', '1Mi'],
+  ['bufferedBodyBytesMax', '2Gi'],
   ['headersMsMax', '10'],
+  ['headersMsMax', '0s'],
+  ['bodyIdleMsMax', '0s'],
+  ['data', ' '],
   ['waitingCallsMax', '-1'],
 ]) {
   test(`${flag} ${value} stops the start and says what would be right`, () => {

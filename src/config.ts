@@ -193,10 +193,15 @@ export function parseConfig(
       ? value
       : refuse(name, `give a whole number from ${min} to ${max}`);
   };
-  const duration = (name: SettingName): number =>
-    parseDuration(text(name)) ?? refuse(name, 'give a duration such as 500ms or 30s');
-  const size = (name: SettingName): number =>
-    parseSize(text(name)) ?? refuse(name, 'give a size such as 64Ki or 16Mi');
+  const duration = (name: SettingName, minMs = 1): number => {
+    const ms = parseDuration(text(name)) ?? -1;
+    return ms >= minMs ? ms : refuse(name, `give a duration such as 500ms or 30s, from ${minMs}ms`);
+  };
+  const size = (name: SettingName, bytesMin: number, bytesMax: number): number => {
+    const bytes = parseSize(text(name)) ?? -1;
+    const rule = `give a size such as 64Ki or 16Mi, from ${bytesMin} to ${bytesMax} bytes`;
+    return bytes >= bytesMin && bytes <= bytesMax ? bytes : refuse(name, rule);
+  };
   const oneOf = <T extends string>(name: SettingName, values: readonly T[]): T =>
     values.includes(text(name) as T)
       ? (text(name) as T)
@@ -221,17 +226,7 @@ export function parseConfig(
     trustProxy: oneOf('trustProxy', ['true', 'false']) === 'true',
     warm: text('warm') === '' ? undefined : integer('warm', 0, 100),
     uidRange: range === null ? undefined : { first, count },
-    limits: {
-      headersBytesMax: Math.min(size('headersBytesMax'), headersBytesLargest),
-      headersMsMax: duration('headersMsMax'),
-      bodyIdleMsMax: duration('bodyIdleMsMax'),
-      bufferedBodyBytesMax: size('bufferedBodyBytesMax'),
-      waitingCallsMax: integer('waitingCallsMax', 0, 1_000_000),
-      loadMsMax: duration('loadMsMax'),
-      buildMsMax: duration('buildMsMax'),
-      graceMs: duration('graceMs'),
-      drainMsMax: duration('drainMsMax'),
-    },
+    limits: parseLimits({ integer, duration, size }),
     path: env.PATH ?? defaultPath,
     npmExecPath: env.npm_execpath,
     toolEnv: Object.fromEntries(
@@ -240,5 +235,26 @@ export function parseConfig(
   };
 }
 
+function parseLimits(read: {
+  integer(name: SettingName, min: number, max: number): number;
+  duration(name: SettingName, minMs?: number): number;
+  size(name: SettingName, bytesMin: number, bytesMax: number): number;
+}): Limits {
+  const { integer, duration, size } = read;
+  return {
+    headersBytesMax: size('headersBytesMax', 1024, headersBytesLargest),
+    headersMsMax: duration('headersMsMax'),
+    bodyIdleMsMax: duration('bodyIdleMsMax'),
+    bufferedBodyBytesMax: size('bufferedBodyBytesMax', 1, bufferedBodyBytesLargest),
+    waitingCallsMax: integer('waitingCallsMax', 0, 1_000_000),
+    loadMsMax: duration('loadMsMax'),
+    buildMsMax: duration('buildMsMax'),
+    graceMs: duration('graceMs', 0),
+    drainMsMax: duration('drainMsMax', 0),
+  };
+}
+
 /** A call's head must fit into one frame of the link. */
 const headersBytesLargest = 60_000;
+/** A body that is whole is one piece of memory, here and in the instance. */
+const bufferedBodyBytesLargest = 1024 ** 3;
