@@ -145,13 +145,14 @@ class DataPlane {
     const entry = registry.get(address.namespace, address.name);
     const token =
       incoming.authorization === undefined ? undefined : parseAuthorization(incoming.authorization);
+    const isOpen = entry?.row.settings.auth === 'none';
+    // First, for this is what most callers send.
+    if (entry !== undefined && !isOpen && token !== undefined && tokensEqual(token, entry.token))
+      return { entry, consumed: true };
     const isAdmin = token !== undefined && tokensEqual(token, adminToken);
-    if (entry !== undefined) {
-      // The admin token never reaches a function, also not one that asks for none.
-      if (entry.row.settings.auth === 'none') return { entry, consumed: isAdmin };
-      if (isAdmin || (token !== undefined && tokensEqual(token, entry.token)))
-        return { entry, consumed: true };
-    } else if (isAdmin) {
+    // The admin token never reaches a function, also not one that asks for none.
+    if (entry !== undefined && (isAdmin || isOpen)) return { entry, consumed: isAdmin };
+    if (isAdmin) {
       throw new GatewayError(
         'FUNCTION_NOT_FOUND',
         `there is no function ${address.name} in the namespace ${address.namespace}`,
