@@ -109,6 +109,12 @@ export class Functions {
     });
   }
 
+  /** The newest, which may be building or have failed; undefined when the function was removed. */
+  async latest(entry: FunctionEntry): Promise<LivingVersion | undefined> {
+    const [row] = await this.#options.store.functions.versions(entry.row.id, { limit: 1 });
+    return row === undefined ? undefined : this.#current(entry, row);
+  }
+
   /** Newest first. */
   async versions(entry: FunctionEntry): Promise<LivingVersion[]> {
     const rows = await this.#options.store.functions.versions(entry.row.id);
@@ -200,7 +206,7 @@ export class Functions {
     settings: NewRow['settings'],
   ): Promise<PutOutcome> {
     const { store, registry, pool, versions } = this.#options;
-    const [latest] = await store.functions.versions(entry.row.id);
+    const [latest] = await store.functions.versions(entry.row.id, { limit: 1 });
     const contentDigest = digestOf(spec);
     const sameContent =
       latest !== undefined && latest.state !== 'failed' && latest.contentDigest === contentDigest;

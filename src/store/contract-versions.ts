@@ -109,6 +109,20 @@ export function defineActivating(define: Define): void {
   });
 }
 
+export function defineReading(define: Define): void {
+  define('the newest versions can be had alone', async store => {
+    let row = await addFunction(store, 1);
+    for (const n of [2, 3, 4]) row = await addVersion(store, row, buildVersionRow(row, n));
+    const numbers = async (limit: number) =>
+      (await store.functions.versions(row.id, { limit })).map(version => version.number);
+    assert.deepEqual(
+      [await numbers(1), await numbers(3), await numbers(9)],
+      [[4], [4, 3, 2], [4, 3, 2, 1]],
+    );
+    assert.deepEqual(await store.functions.versions('fn_unknown', { limit: 1 }), []);
+  });
+}
+
 export function defineRemoving(define: Define): void {
   define('a removed function is gone with its versions', async store => {
     const row = await addFunction(store, 1);

@@ -17,7 +17,12 @@ import {
   type Define,
   listAll,
 } from './contract-rows.ts';
-import { defineActivating, defineRemoving, defineSettling } from './contract-versions.ts';
+import {
+  defineActivating,
+  defineReading,
+  defineRemoving,
+  defineSettling,
+} from './contract-versions.ts';
 import type { FunctionRow, NewRow, Store } from './store.ts';
 
 export interface StoreContractOptions {
@@ -51,6 +56,7 @@ export function storeContract(
   defineSettling(define);
   defineActivating(define);
   defineListing(define);
+  defineReading(define);
   defineRemoving(define);
   defineKeeping(define);
   assert.deepEqual([...skips.keys()], [], 'every skipped test exists');

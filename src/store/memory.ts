@@ -107,9 +107,11 @@ class MemoryFunctionStore implements FunctionStore {
       });
   }
 
-  async versions(functionId: string): Promise<VersionRow[]> {
+  async versions(functionId: string, options: { limit?: number } = {}): Promise<VersionRow[]> {
+    if (options.limit !== undefined) assertLimit(options.limit);
     const versions = this.#open().get(functionId)?.versions.values() ?? [];
-    return [...versions].map(copyVersion).sort((a, b) => b.number - a.number);
+    const sorted = [...versions].sort((a, b) => b.number - a.number);
+    return sorted.slice(0, options.limit).map(copyVersion);
   }
 
   async remove(functionId: string): Promise<boolean> {

@@ -63,8 +63,8 @@ export interface FunctionStore {
     after?: string;
     limit: number;
   }): Promise<Array<{ row: FunctionRow; active?: VersionRow }>>;
-  /** A function's versions, newest first. Empty for an unknown function. */
-  versions(functionId: string): Promise<VersionRow[]>;
+  /** A function's versions, newest first, at most `limit` of them. Empty for an unknown function. */
+  versions(functionId: string, options?: { limit?: number }): Promise<VersionRow[]>;
   /** Removes the function and its versions. False: there was none. */
   remove(functionId: string): Promise<boolean>;
   /**

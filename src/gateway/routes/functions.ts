@@ -63,7 +63,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
   }
 
   async function latestOf(entry: FunctionEntry): Promise<LivingVersion> {
-    const [latest] = await functions.versions(entry);
+    const latest = await functions.latest(entry);
     if (latest === undefined)
       throw new GatewayError('FUNCTION_NOT_FOUND', `${entry.row.name} was removed meanwhile`);
     return latest;

@@ -128,8 +128,13 @@ class SqliteFunctionStore implements FunctionStore {
     }));
   }
 
-  async versions(functionId: string): Promise<VersionRow[]> {
-    return this.#connection.read(() => this.#statements.versions.all(functionId).map(toVersionRow));
+  async versions(functionId: string, options: { limit?: number } = {}): Promise<VersionRow[]> {
+    if (options.limit !== undefined) assertLimit(options.limit);
+    const { versions } = this.#statements;
+    // Negative: without a limit.
+    return this.#connection.read(() =>
+      versions.all(functionId, options.limit ?? -1).map(toVersionRow),
+    );
   }
 
   async remove(functionId: string): Promise<boolean> {
@@ -198,7 +203,7 @@ function prepareStatements(db: DatabaseSync) {
       LEFT JOIN versions ON function_id = id AND number = active_version
       WHERE id > ? ORDER BY id LIMIT ?`),
     versions: prepare(`SELECT ${versionColumns} FROM versions WHERE function_id = ?
-      ORDER BY number DESC`),
+      ORDER BY number DESC LIMIT ?`),
     remove: prepare('DELETE FROM functions WHERE id = ?'),
     removeVersion: prepare('DELETE FROM versions WHERE function_id = ? AND number = ?'),
     sourceDigests: prepare(
