@@ -38,6 +38,8 @@ export interface BuildRequest {
   /** The function's user; absent when the gateway does not run as root. */
   identity?: Identity;
   compile: 'typescript' | 'none';
+  /** The runtime's command is Python: without one the version could never run. */
+  needsPython?: boolean;
 }
 
 export type BuildResult =
@@ -197,6 +199,12 @@ async function runSteps(
   request: BuildRequest,
   context: { runner: ToolRunner; tools: BuildTools },
 ): Promise<StepsResult> {
+  if (request.needsPython && context.tools.python === undefined) {
+    const message =
+      'This function needs python3, and this machine has none that its user can run. ' +
+      'Install python3, and start the gateway again';
+    return { ok: false, failure: { code: 'BUILD_TOOL_MISSING', message } };
+  }
   const entry = findEntry(request);
   if (entry === undefined) return { ok: false, failure: await entryMissing(request) };
   const plan =

@@ -274,6 +274,7 @@ export class Versions {
         buildEnv: spec.buildEnv,
         allowScripts: spec.allowScripts,
         compile: runtime.compile,
+        needsPython: runtime.command.includes('{python}'),
         ...(identity !== undefined && { identity }),
       },
       this.#closing.signal,

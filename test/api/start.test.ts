@@ -184,3 +184,37 @@ test('a function that another program changed meanwhile is not overwritten', asy
     await gateway.stop();
   }
 });
+
+test('functions run as users of the range that was configured, and no more than it has', {
+  skip: process.getuid?.() !== 0 && 'only a root gateway gives functions users',
+}, async () => {
+  const first = 700_000 + (process.pid % 1000) * 10;
+  const gateway = await startTestGateway({ env: { FNWAY_UID_RANGE: `${first}:2` } });
+  try {
+    const users: string[] = [];
+    for (const name of ['one', 'two']) {
+      await gateway.put(name, { script: 'id -u' });
+      users.push((await (await gateway.call(`/function/${name}`)).text()).trim());
+    }
+    assert.deepEqual(users.sort(), [String(first), String(first + 1)]);
+    await assert.rejects(gateway.client.putFunction('three', { script: 'id -u' }), {
+      code: 'CONFIG_INVALID',
+    });
+  } finally {
+    await gateway.stop();
+  }
+});
+
+test('a Python function on a machine without Python is refused at deploy with what to install', async () => {
+  const gateway = await startTestGateway({ env: { PATH: '/nonexistent' } });
+  try {
+    const source = { files: { 'handler.py': 'def handle(event): return "hi"' } };
+    const definition = { runtime: 'python', source };
+    const { function: view } = await gateway.client.putFunction('py', definition, { wait: '30s' });
+    const { code, message } = view.latestVersion.failure!;
+    assert.equal(code, 'BUILD_TOOL_MISSING');
+    assert.match(message, /Install python3/);
+  } finally {
+    await gateway.stop();
+  }
+});
