@@ -166,6 +166,7 @@ async function build(
     limits,
     clock,
     metrics,
+    trustProxy: config.trustProxy,
     serve: createDataPlane({
       registry,
       invoke,

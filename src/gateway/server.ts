@@ -30,6 +30,8 @@ export interface ServerOptions {
   control: ControlPlaneOptions;
   metrics: Metrics;
   clock: Clock;
+  /** A proxy is in front: whoever comes over loopback may be anybody. */
+  trustProxy: boolean;
   /** Whether new calls are taken: for /readyz. */
   isReady: () => boolean;
 }
@@ -138,7 +140,7 @@ function plainRoutes(
   const { metrics, isReady, control } = options;
   // Whoever reaches the loopback interface is on this machine; from elsewhere, names of functions are not public.
   const openMetrics =
-    options.host === '127.0.0.1' || options.host === 'localhost' || options.host === '::1';
+    !options.trustProxy && ['127.0.0.1', 'localhost', '::1'].includes(options.host);
   return (method, target, authorization) => {
     const mark = target.indexOf('?');
     const path = mark === -1 ? target : target.slice(0, mark);
@@ -157,7 +159,7 @@ function plainRoutes(
       return problemAnswer(
         new GatewayError(
           'UNAUTHENTICATED',
-          'metrics need the admin token on an address beyond loopback',
+          'metrics need the admin token beyond loopback, and behind a proxy',
         ),
         control.clock.now(),
       );

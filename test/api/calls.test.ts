@@ -297,6 +297,9 @@ test('behind a trusted proxy X-Forwarded-Host and -Proto are believed', async ()
     assert.equal(headers['x-forwarded-for'], '10.0.0.1, 127.0.0.1');
     assert.equal(headers['x-forwarded-host'], 'shop.example');
     assert.equal(headers['x-forwarded-proto'], 'https');
+    // Its loopback is the world's: names of functions are not for it.
+    assert.equal((await trusting.call('/metrics')).status, 401);
+    assert.equal((await trusting.control('/metrics')).status, 200);
     const plain = await trusting.call('/function/see');
     const own = (await plain.json()) as Record<string, string>;
     assert.equal(own['x-forwarded-proto'], 'http');
