@@ -247,9 +247,13 @@ function send(call, status, headers, body) {
 }
 
 /** Tells a body's source that nobody reads it. */
-function giveUp(body, reason) {
-  if (body instanceof ReadableStream) body.cancel(reason).catch(() => {});
-  else if (typeof body?.return === 'function') Promise.resolve(body.return()).catch(() => {});
+async function giveUp(body, reason) {
+  try {
+    if (body instanceof ReadableStream) await body.cancel(reason);
+    else if (typeof body?.return === 'function') await body.return();
+  } catch {
+    // Its trouble while it ends is nobody's any more.
+  }
 }
 
 /** A stream that waits for its next chunk must hear of a cancel at once: only its reader's cancel does that. */

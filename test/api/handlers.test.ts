@@ -84,13 +84,18 @@ const odd = {
   code() { throw Object.defineProperty(new Error('x'), 'code', { get() { throw new Error('y'); } }); },
   inspect() { throw { [Symbol.for('nodejs.util.inspect.custom')]() { throw new Error('y'); } }; },
   headers: () => ({ headers: { x: 'y'.repeat(40000) }, body: 'z' }),
+  ending() {
+    const body = (function* () { try { yield 'a'; } finally { throw new Error('x'); } })();
+    body.next();
+    return { headers: { x: 'y'.repeat(40000) }, body };
+  },
   generator: () => ({ body: (function* () { throw { get message() { throw 1; } }; })() }),
 };
 export const handle = event => event.path === '/pid' ? process.pid : odd[event.path.slice(1)]();
 `;
   await put('sturdy', javascript(code));
   const pid = await textOf('/function/sturdy/pid');
-  for (const name of ['locked', 'code', 'inspect', 'headers', 'generator']) {
+  for (const name of ['locked', 'code', 'inspect', 'headers', 'ending', 'generator']) {
     const answer = await call(`/function/sturdy/${name}`).then(
       async response => [response.status, await response.text().catch(() => 'broken off')],
       () => ['broken off'],
