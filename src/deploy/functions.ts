@@ -16,6 +16,7 @@ import type { Runtime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
 import { GatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
+import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { NewRow, Store, VersionRow } from '../store/store.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -39,7 +40,10 @@ export interface FunctionsOptions {
   /** How many functions there may be at once: the length of the uid range when the gateway is root. */
   identityCount: number;
   /** The functions' users: ended with their function. */
-  users: { end(uid: number): void };
+  users: {
+    during(identity: Identity | undefined, work: () => Promise<void>): Promise<void>;
+    end(uid: number): void;
+  };
 }
 
 export interface PutOutcome {
@@ -82,7 +86,7 @@ export class Functions {
 
   remove(entry: FunctionEntry): Promise<void> {
     return this.#inTurn(`${entry.row.namespace}/${entry.row.name}`, async () => {
-      const { store, registry, pool, output, metrics, versions, sources } = this.#options;
+      const { store, registry, pool, output, metrics, users, sources } = this.#options;
       if (registry.get(entry.row.namespace, entry.row.name) !== entry) return;
       const rows = await store.functions.versions(entry.row.id);
       await store.functions.remove(entry.row.id);
@@ -91,9 +95,9 @@ export class Functions {
       const { identity, directory } = entry;
       output.remove(entry.row.id);
       metrics.remove(entry.row.namespace, entry.row.name);
-      await versions.held(identity, async () => {
+      await users.during(identity, async () => {
         // Its number is given to another function one day: nothing of this one may live on under it.
-        if (identity !== undefined) this.#options.users.end(identity.uid);
+        if (identity !== undefined) users.end(identity.uid);
         await removeFunction(directory, identity);
       });
       const digests = rows.flatMap(row => row.sourceDigest ?? []);

@@ -29,7 +29,7 @@ export interface VersionsOptions {
   clock: Clock;
   log: Log;
   /** The functions' users: held while something runs as one. */
-  users: { hold(uid: number): () => void };
+  users: { during(identity: Identity | undefined, work: () => Promise<void>): Promise<void> };
 }
 
 const superseded: VersionFailure = {
@@ -91,7 +91,9 @@ export class Versions {
   /** Builds a version and lets it answer calls. What comes of it is in its row. */
   start(entry: FunctionEntry, version: LivingVersion): void {
     if (this.#builds.has(version)) return;
-    const build = this.held(version.identity, () => this.#build(entry, version))
+    const { users } = this.#options;
+    const build = users
+      .during(version.identity, () => this.#build(entry, version))
       .catch(error => {
         if (!this.#closing.signal.aborted)
           this.#options.log.error('a build broke', { function: entry.row.name, error });
@@ -111,16 +113,6 @@ export class Versions {
         resolve();
       });
     });
-  }
-
-  /** Does something as a function's user, or with its files: no call's end takes it for a leftover. */
-  async held(identity: Identity | undefined, work: () => Promise<void>): Promise<void> {
-    const release = identity === undefined ? undefined : this.#options.users.hold(identity.uid);
-    try {
-      await work();
-    } finally {
-      release?.();
-    }
   }
 
   async #build(entry: FunctionEntry, version: LivingVersion): Promise<void> {

@@ -269,10 +269,9 @@ class Processes implements ProcessDriver {
     const entry = join(files.directory, files.entry);
     const env = { ...this.#environment(version), [markVariable]: this.#options.mark };
     if (runtime.check !== undefined) {
-      const failure = await this.#check(
-        commandOf(runtime, runtime.check, { interpreters, entry }),
-        env,
-        version,
+      const command = commandOf(runtime, runtime.check, { interpreters, entry });
+      const failure = await this.#options.users.during(files.identity, () =>
+        this.#check(command, env, version),
       );
       if (failure !== undefined) return { ok: false, failure };
     }
@@ -298,7 +297,6 @@ class Processes implements ProcessDriver {
     version: Version,
   ): Promise<VersionFailure | undefined> {
     const { directory, entry, identity } = version.files!;
-    const release = identity === undefined ? undefined : this.#options.users.hold(identity.uid);
     const child = await startChild({
       command,
       env,
@@ -317,7 +315,6 @@ class Processes implements ProcessDriver {
     const late = this.#options.clock.after(this.#options.loadMsMax, () => child.kill());
     const status = await child.exited;
     late.cancel();
-    release?.();
     if (status === 'status 0') return undefined;
     const message = text.trim().replaceAll(`${directory}/`, '');
     const line = /(?:: line |: )(\d+):/.exec(message)?.[1];

@@ -4,6 +4,7 @@
  * and is ended. Builds, checks and removals run as the same user as the function's calls: all of them hold it.
  */
 import { readdirSync, statSync } from 'node:fs';
+import type { Identity } from '../../invoke/invoke.ts';
 
 export class Users {
   readonly #holds = new Map<number, number>();
@@ -20,6 +21,16 @@ export class Users {
       this.#holds.delete(uid);
       this.end(uid);
     };
+  }
+
+  /** Holds a user while `work` runs as it; undefined when functions have no users of their own. */
+  async during<T>(identity: Identity | undefined, work: () => Promise<T>): Promise<T> {
+    const release = identity === undefined ? undefined : this.hold(identity.uid);
+    try {
+      return await work();
+    } finally {
+      release?.();
+    }
   }
 
   /** Ends every process of a user at once. Only for users that belong to one function. */
