@@ -17,7 +17,8 @@ import {
   settled,
   startGateway,
 } from '../lib/fnway.ts';
-import { call } from '../lib/http.ts';
+import { type Answer, call } from '../lib/http.ts';
+import { PlainClient } from '../lib/plain-client.ts';
 import { plainEnv } from '../lib/processes.ts';
 import { median, quantile } from '../lib/statistics.ts';
 import type { SuiteOptions } from './suite.ts';
@@ -105,12 +106,14 @@ async function callInTurns(gateway: GatewayUnderTest, urls: { node: string[]; py
 async function callCold(gateway: GatewayUnderTest, url: string): Promise<number> {
   await settled(gateway.url, { instances: 0 });
   await sleep(restMs);
-  await call(`${gateway.url}/healthz`);
-  return timeCall(url);
+  const client = await PlainClient.to(gateway.url);
+  await client.get('/healthz');
+  const answer = await client.get(new URL(url).pathname);
+  client.close();
+  return tookOf(answer, url);
 }
 
-async function timeCall(url: string): Promise<number> {
-  const { status, body, tookMs } = await call(url);
+function tookOf({ status, body, tookMs }: Answer, url: string): number {
   if (status !== 200 || body !== helloText) throw new Error(`${url} answers ${status} ${body}`);
   return tookMs;
 }
@@ -125,7 +128,7 @@ async function callAtOnce(
     await settled(gateway.url, { instances: 0 });
     await Promise.all(urls.map(() => call(`${gateway.url}/healthz`)));
     await sleep(restMs);
-    const tookMs = await Promise.all(urls.map(timeCall));
+    const tookMs = await Promise.all(urls.map(async url => tookOf(await call(url), url)));
     tell(`${urls.length} at once: p50 ${Math.round(quantile(tookMs, 0.5))} ms`);
     bursts.push(tookMs);
   }
@@ -163,7 +166,10 @@ async function spawnUntilAnswered([program, ...args]: string[]): Promise<number>
   const child = spawn(program!, args, { env: plainEnv, stdio: ['ignore', 'pipe', 'inherit'] });
   try {
     const [port] = await once(child.stdout, 'data', { signal: AbortSignal.timeout(10_000) });
-    await timeCall(`http://127.0.0.1:${String(port).trim()}/`);
+    const url = `http://127.0.0.1:${String(port).trim()}/`;
+    const client = await PlainClient.to(url);
+    tookOf(await client.get('/'), url);
+    client.close();
     return performance.now() - startMs;
   } finally {
     child.kill('SIGKILL');

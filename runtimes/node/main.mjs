@@ -3,11 +3,10 @@
  * it an instance of one version. It imports everything of its own before it takes the function's identity, because
  * its files may lie where that user cannot read. It runs nothing of a user's before identity and environment are set.
  */
-import { pathToFileURL } from 'node:url';
-import { answerCall, cancelCall, creditCall, dataOfCall, useHandler } from './calls.mjs';
-import { findHandler, locateSyntaxError, problemOf } from './handler.mjs';
+import { answerCall, cancelCall, creditCall, dataOfCall } from './calls.mjs';
+import { becomeInstance } from './instance.mjs';
 import { broken, endFlag, Link, types } from './link.mjs';
-import { keepPackagesBeside, watchPackages } from './packages.mjs';
+import { watchModules } from './modules.mjs';
 import { warmUp } from './warm-up.mjs';
 import { installWebGlobals } from './web.mjs';
 
@@ -32,7 +31,7 @@ let inFlight = 0;
 const link = new Link(path, receive, () => process.exit(0));
 // Compiled TypeScript carries its source map: errors then name the user's own lines.
 process.setSourceMapsEnabled(true);
-watchPackages();
+watchModules();
 await warmUp();
 link.json(types.HELLO, 0, { protocol: 1, secret, pid: process.pid, runtime: 'node' });
 
@@ -81,48 +80,8 @@ function loadPart(flags, chunk, start, end) {
 }
 
 async function load(settings) {
-  try {
-    takeIdentity(settings);
-    takeEnvironment(settings.env);
-    process.chdir(settings.directory);
-    keepPackagesBeside(settings.directory);
-  } catch (error) {
-    return refuse({
-      reason: 'identity',
-      message: `cannot become the function's user: ${error.message}`,
-    });
-  }
-  const file = `${settings.directory}/${settings.entry}`;
-  let module;
-  try {
-    module = await import(pathToFileURL(file).href);
-  } catch (error) {
-    const problem = problemOf(error, settings);
-    const isLost = problem.reason === 'syntax' && problem.line === undefined;
-    return refuse(
-      isLost ? locateSyntaxError(problem, pathToFileURL(file).href, settings) : problem,
-    );
-  }
-  const found = findHandler(module, settings);
-  if (found.problem !== undefined) return refuse(found.problem);
-  useHandler(found.style, found.handle, settings);
-  link.json(types.LOADED, 0, { body: found.style === 'event' ? 'whole' : 'stream' });
+  const outcome = await becomeInstance(settings);
+  if (outcome.problem !== undefined) link.json(types.LOAD_FAILED, 0, outcome.problem);
+  else link.json(types.LOADED, 0, { body: outcome.style === 'event' ? 'whole' : 'stream' });
   link.flush();
-}
-
-function refuse(problem) {
-  link.json(types.LOAD_FAILED, 0, problem);
-  link.flush();
-}
-
-function takeIdentity({ uid, gid }) {
-  if (uid === undefined) return;
-  process.setgid(gid);
-  process.setuid(uid);
-}
-
-function takeEnvironment(env) {
-  const gateway = process.env.FNWAY_GATEWAY;
-  for (const key of Object.keys(process.env)) delete process.env[key];
-  Object.assign(process.env, env, { FNWAY_GATEWAY: gateway });
 }

@@ -1,0 +1,46 @@
+/**
+ * What makes a generic process an instance of one version: its user, its environment, its code. In this order, so that
+ * nothing of a user's runs as anybody else.
+ */
+import { pathToFileURL } from 'node:url';
+import { useHandler } from './calls.mjs';
+import { findHandler, locateSyntaxError, problemOf } from './handler.mjs';
+import { keepModulesIn } from './modules.mjs';
+
+/** @returns {Promise<{ style: 'web' | 'event' } | { problem: object }>} the problem as LOAD_FAILED has it */
+export async function becomeInstance(settings) {
+  try {
+    takeIdentity(settings);
+    takeEnvironment(settings.env);
+    process.chdir(settings.directory);
+  } catch (error) {
+    const message = `cannot become the function's user: ${error.message}`;
+    return { problem: { reason: 'identity', message } };
+  }
+  const entry = pathToFileURL(`${settings.directory}/${settings.entry}`).href;
+  keepModulesIn(settings.directory, entry);
+  let module;
+  try {
+    module = await import(entry);
+  } catch (error) {
+    const problem = problemOf(error, settings);
+    const isLost = problem.reason === 'syntax' && problem.line === undefined;
+    return { problem: isLost ? locateSyntaxError(problem, entry, settings) : problem };
+  }
+  const found = findHandler(module, settings);
+  if (found.problem !== undefined) return found;
+  useHandler(found.style, found.handle, settings);
+  return { style: found.style };
+}
+
+function takeIdentity({ uid, gid }) {
+  if (uid === undefined) return;
+  process.setgid(gid);
+  process.setuid(uid);
+}
+
+function takeEnvironment(env) {
+  const gateway = process.env.FNWAY_GATEWAY;
+  for (const key of Object.keys(process.env)) delete process.env[key];
+  Object.assign(process.env, env, { FNWAY_GATEWAY: gateway });
+}
