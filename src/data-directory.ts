@@ -10,6 +10,7 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  realpathSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -20,7 +21,10 @@ import { GatewayError, isGatewayError } from './errors.ts';
 
 export interface DataDirectory {
   path: string;
-  /** Where versions' files and staged runtimes are: below the data directory, or where every user can go. */
+  /**
+   * Where versions' files and staged runtimes are: below the data directory, or where every user can go. Without symbolic
+   * links, as interpreters name the files they load.
+   */
   codePath: string;
   unlock(): void;
 }
@@ -49,9 +53,10 @@ export function openDataDirectory(options: {
   }
   const unlock = lock(path);
   const mark = options.mark(path);
-  const codePath = !isRoot || isPassable(path) ? join(path, 'code') : join(sharedCodePath, mark);
+  let codePath = !isRoot || isPassable(path) ? join(path, 'code') : join(sharedCodePath, mark);
   try {
     mkdirSync(codePath, { recursive: true, mode: 0o711 });
+    codePath = realpathSync(codePath);
     if (isRoot) for (const part of new Set([codePath, dirname(codePath)])) chmodSync(part, 0o711);
     if (dirname(codePath) === sharedCodePath) {
       writeFileSync(join(codePath, ownerFile), path, { mode: 0o600 });

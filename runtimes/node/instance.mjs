@@ -5,10 +5,28 @@
 import { pathToFileURL } from 'node:url';
 import { useHandler } from './calls.mjs';
 import { findHandler, locateSyntaxError, problemOf } from './handler.mjs';
+import { endFlag } from './link.mjs';
 import { keepModulesIn } from './modules.mjs';
 
-/** @returns {Promise<{ style: 'web' | 'event' } | { problem: object }>} the problem as LOAD_FAILED has it */
-export async function becomeInstance(settings) {
+/** LOAD may come in parts: the first in a frame of its own, the rest as DATA outside of any call. */
+export class LoadText {
+  #parts = [];
+
+  /** @returns {string | undefined} all of it, once the last part is there */
+  add(flags, chunk, start, end) {
+    this.#parts.push(chunk.toString('latin1', start, end));
+    if ((flags & endFlag) === 0) return undefined;
+    // Only whole is it text: a part may end within a character.
+    return Buffer.from(this.#parts.join(''), 'latin1').toString('utf8');
+  }
+}
+
+/**
+ * @param {string} text what LOAD says, as JSON
+ * @returns {Promise<{ style: 'web' | 'event' } | { problem: object }>} the problem as LOAD_FAILED has it
+ */
+export async function becomeInstance(text) {
+  const settings = JSON.parse(text);
   try {
     takeIdentity(settings);
     takeEnvironment(settings.env);
@@ -17,7 +35,8 @@ export async function becomeInstance(settings) {
     const message = `cannot become the function's user: ${error.message}`;
     return { problem: { reason: 'identity', message } };
   }
-  const entry = pathToFileURL(`${settings.directory}/${settings.entry}`).href;
+  const entry =
+    pathToFileURL(`${settings.directory}/${settings.entry}`).href + (settings.query ?? '');
   keepModulesIn(settings.directory, entry);
   let module;
   try {

@@ -3,9 +3,10 @@
  * it an instance of one version. It imports everything of its own before it takes the function's identity, because
  * its files may lie where that user cannot read. It runs nothing of a user's before identity and environment are set.
  */
+import { setSourceMapsSupport } from 'node:module';
 import { answerCall, cancelCall, creditCall, dataOfCall } from './calls.mjs';
-import { becomeInstance } from './instance.mjs';
-import { broken, endFlag, Link, types } from './link.mjs';
+import { becomeInstance, LoadText } from './instance.mjs';
+import { broken, Link, types } from './link.mjs';
 import { watchModules } from './modules.mjs';
 import { warmUp } from './warm-up.mjs';
 import { installWebGlobals } from './web.mjs';
@@ -23,16 +24,17 @@ process.title = 'fnway-node';
 if (process.getuid() === 0) process.setgroups([]);
 installWebGlobals();
 
-let loadParts = [];
+const loadText = new LoadText();
 let loading = false;
 let stopping = false;
 let inFlight = 0;
 
 const link = new Link(path, receive, () => process.exit(0));
 // Compiled TypeScript carries its source map: errors then name the user's own lines.
-process.setSourceMapsEnabled(true);
+// Those of packages are not read: they are many, and their lines are nobody's here.
+setSourceMapsSupport(true, { nodeModules: false, generatedCode: false });
 watchModules();
-await warmUp();
+if (process.env.FNWAY_AWAITED === undefined) await warmUp();
 link.json(types.HELLO, 0, { protocol: 1, secret, pid: process.pid, runtime: 'node' });
 
 function receive(type, flags, stream, arg, chunk, start, end) {
@@ -71,17 +73,15 @@ function leave() {
 
 function loadPart(flags, chunk, start, end) {
   if (loading) return;
-  loadParts.push(chunk.toString('latin1', start, end));
-  if ((flags & endFlag) === 0) return;
+  const text = loadText.add(flags, chunk, start, end);
+  if (text === undefined) return;
   loading = true;
-  const settings = JSON.parse(Buffer.from(loadParts.join(''), 'latin1').toString('utf8'));
-  loadParts = [];
-  load(settings);
+  load(text);
 }
 
-async function load(settings) {
-  const outcome = await becomeInstance(settings);
-  if (outcome.problem !== undefined) link.json(types.LOAD_FAILED, 0, outcome.problem);
-  else link.json(types.LOADED, 0, { body: outcome.style === 'event' ? 'whole' : 'stream' });
+async function load(text) {
+  const { problem, style } = await becomeInstance(text);
+  if (problem !== undefined) link.json(types.LOAD_FAILED, 0, problem);
+  else link.json(types.LOADED, 0, { body: style === 'event' ? 'whole' : 'stream' });
   link.flush();
 }

@@ -24,7 +24,7 @@ export function watchModules() {
  */
 export function keepModulesIn(directory, entry) {
   root = `${pathToFileURL(dirname(dirname(directory))).href}/`;
-  compiledEntry = entry.endsWith('.fnway.mjs') ? entry : undefined;
+  compiledEntry = /\.fnway\.mjs(?:\?|$)/.test(entry) ? entry : undefined;
 }
 
 function resolve(specifier, context, next) {

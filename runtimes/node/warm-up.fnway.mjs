@@ -1,5 +1,7 @@
-/** Imported by warm-up.mjs for being imported: with what a compiled handler begins with, and a source map. */
-import { createRequire } from 'node:module';
-
-export const require = createRequire(import.meta.url);
+/** A handler as the compiler leaves it, with a source map. Loaded and called by warm-up.mjs, and by nobody else. */
+export default async function handler(request, context) {
+  const { searchParams } = new URL(request.url);
+  request.headers.get('host');
+  return new Response(`${searchParams.get('a')}${context.callId}`, { headers: { 'x-y': 'z' } });
+}
 //# sourceMappingURL=data:application/json;base64,eyJ2ZXJzaW9uIjozLCJzb3VyY2VzIjpbIjxzdGRpbj4iXSwibWFwcGluZ3MiOiJBQUFBIiwibmFtZXMiOltdfQ==

@@ -76,6 +76,21 @@ describe('TypeScript', () => {
     ]);
   });
 
+  it('may ask what `require` is and where it finds things', async () => {
+    const request = await requestFor({
+      'handler.ts':
+        'export default [typeof require, require.resolve("./lib.cjs"), typeof require.cache];',
+      'lib.cjs': 'exports.a = 1;',
+    });
+    const { entry } = await built(request);
+    const print = 'console.log(JSON.stringify(mod.default))';
+    assert.deepEqual(JSON.parse(load(request, entry, print)), [
+      'function',
+      path.join(request.directory, 'lib.cjs'),
+      'object',
+    ]);
+  });
+
   it('written as CommonJS becomes CommonJS', async () => {
     const cases = {
       'a.cts': 'const x: number = 1; exports.handle = () => x;',

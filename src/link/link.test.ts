@@ -119,6 +119,13 @@ describe('saying HELLO', { timeout: 20_000 }, () => {
     link.destroy();
   });
 
+  test('a process that ends before its PONG is INSTANCE_NOT_STARTED', async () => {
+    const { link, peer } = await links.linked();
+    const pong = link.ping();
+    peer.socket.destroy();
+    await assert.rejects(pong, { code: 'INSTANCE_NOT_STARTED' });
+  });
+
   // A pid is killed with its group: 0 would be the gateway's own group, 1 and -1 everything.
   for (const pid of [0, 1, -1, 1.5, 'x', null]) {
     test(`a HELLO whose pid is ${JSON.stringify(pid)} closes the connection`, async () => {

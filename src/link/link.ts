@@ -138,10 +138,13 @@ export class Link {
     });
   }
 
-  /** Resolves when the process's event loop answers. */
+  /** Resolves when the process's event loop answers; rejects when it dies first. */
   ping(): Promise<void> {
-    return new Promise(resolve => {
+    return new Promise((resolve, reject) => {
       this.#onPong = resolve;
+      void this.closed.then(() =>
+        reject(new GatewayError('INSTANCE_NOT_STARTED', 'the process ended before its PONG')),
+      );
       this.#outbox.frame(frameTypes.PING, 0, 0, 1, emptyBody);
     });
   }

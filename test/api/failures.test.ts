@@ -215,6 +215,25 @@ test('an instance over its memory is ended and says so, also for its children', 
   }
 });
 
+test('code that takes too much memory while it loads is ended and says so', async () => {
+  const sources = [
+    javascript(
+      'const held = []; for (;;) held.push(await new Promise(r => setTimeout(r, 2, Buffer.alloc(8 << 20, 1))));',
+    ),
+    python('import time\nheld = []\nwhile True: held.append(bytearray(8 << 20)); time.sleep(.002)'),
+  ];
+  for (const definition of sources) {
+    const { function: view } = await client.putFunction(
+      'glutton',
+      { ...definition, memory: '128Mi' },
+      { wait: '30s' },
+    );
+    const { code, message } = view.latestVersion.failure!;
+    assert.equal(code, 'LOAD_FAILED');
+    assert.match(message, /more than its 128 MiB of memory while it loaded handler\./);
+  }
+});
+
 test('a script over its memory is ended and says so', async () => {
   await put('hungry-script', {
     script: `exec python3 -c 'h=[]

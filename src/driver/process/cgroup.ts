@@ -21,7 +21,7 @@ export interface Cgroups {
   /** Directory of all this gateway's groups: the keeper ends what is in them. */
   readonly path: string;
   /**
-   * Puts a process into a group of its own, without a ceiling yet. Done when a process is made, not when it is needed:
+   * Puts a process into a group of its own, without a ceiling. Done when a process is made, not when it is needed:
    * moving one makes the kernel wait for all processors, 20 ms. Undefined when the kernel refuses.
    */
   enclose(pid: number): Promise<Cgroup | undefined>;
@@ -30,7 +30,7 @@ export interface Cgroups {
 }
 
 export interface Cgroup {
-  /** Bounds the memory of the group from now on. */
+  /** Bounds the memory of the group from now on. The bound that it has already costs nothing. */
   limit(memoryBytes: number): void;
   /** The kernel has ended a process of the group for want of memory. Known also after the release. */
   outOfMemory(): boolean;
@@ -201,6 +201,7 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
     remove(path);
     return undefined;
   }
+  let limited: number | undefined;
   let isOut = false;
   function outOfMemory(): boolean {
     try {
@@ -213,6 +214,8 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
   }
   return {
     limit(memoryBytes) {
+      if (memoryBytes === limited) return;
+      limited = memoryBytes;
       // What the process had touched before it came stays charged elsewhere: the ceiling is for what it adds.
       const room = Math.max(memoryBytes - residentBytes(pid), overheadBytes) + overheadBytes;
       try {

@@ -10,7 +10,7 @@ import {
 } from '../../invoke/invoke.ts';
 import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
 import type { Exit, Instance } from '../driver.ts';
-import type { Bound, MemoryLimits } from './memory.ts';
+import type { Bound } from './memory.ts';
 import type { Linked } from './warm.ts';
 
 /** Lines of output that explain a crash. */
@@ -22,7 +22,8 @@ export interface LinkInstanceOptions {
   linked: Linked;
   wholeBodies: boolean;
   clock: Clock;
-  memory: MemoryLimits;
+  /** Its memory's limit, in force since it loads; released by whoever made it. */
+  bound: Bound;
   output: OutputLog;
 }
 
@@ -40,18 +41,12 @@ export class LinkInstance implements Instance {
     this.#options = options;
     this.id = options.id;
     this.wholeBodies = options.wholeBodies;
-    const { linked, memory, version } = options;
-    this.#bound = memory.bound({
-      pid: linked.pid,
-      enclosed: linked.enclosed,
-      memoryBytes: version.spec.memoryBytes,
-      onOverLimit: () => linked.kill(),
-    });
+    const { linked, bound } = options;
+    this.#bound = bound;
     linked.link.obituary = async () => failedReply(await this.#explain());
     this.exited = linked.link.closed.then(async broken => {
       this.#alive = false;
       if (this.#bound.exceeded()) this.#ending = 'out-of-memory';
-      this.#bound.release();
       // The link is the instance: whatever is left of the process goes with it.
       linked.kill();
       const status = await linked.exited;
@@ -98,12 +93,7 @@ export class LinkInstance implements Instance {
       .tail(version.functionId, { linesMax: crashLinesMax, instance: this.id })
       .map(line => line.text);
     if (this.#ending === 'out-of-memory') {
-      const mebibytes = Math.round(version.spec.memoryBytes / 1024 ** 2);
-      return {
-        reason: 'out-of-memory' as const,
-        message: `the instance used more than its ${mebibytes} MiB of memory`,
-        log,
-      };
+      return { reason: 'out-of-memory' as const, message: overLimit(version), log };
     }
     const how = status === undefined ? '' : ` (${status})`;
     const message =
@@ -127,6 +117,11 @@ export class LinkInstance implements Instance {
       text,
     });
   }
+}
+
+/** What is said of an instance that took more memory than it may. */
+export function overLimit({ spec }: Version): string {
+  return `the instance used more than its ${Math.round(spec.memoryBytes / 1024 ** 2)} MiB of memory`;
 }
 
 /** Sends both streams of a linked process to the function's log, line by line. */

@@ -20,7 +20,7 @@ import type { Driver, Instance, Started } from '../driver.ts';
 import { type Cgroups, cgroupPaths, openCgroups } from './cgroup.ts';
 import { startChild } from './child.ts';
 import { endPredecessor, type Keeper, markVariable, startKeeper, type UidRange } from './keeper.ts';
-import { captureOutput, LinkInstance } from './link-instance.ts';
+import { captureOutput, crashLinesMax, LinkInstance, overLimit } from './link-instance.ts';
 import { limitMemory, type MemoryLimits } from './memory.ts';
 import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
 import { StdioInstance } from './stdio-instance.ts';
@@ -193,15 +193,8 @@ class Processes implements ProcessDriver {
   ): Promise<Started> {
     const { env, special } = how;
     const linked = special ? await pool.startWith(env, version.files!.identity) : await pool.take();
-    const id = newId('ins', this.#options.clock.now());
-    captureOutput(linked, {
-      id,
-      version,
-      output: this.#options.output,
-      clock: this.#options.clock,
-    });
     try {
-      return await this.#load(version, linked, id, how);
+      return await this.#load(version, linked, how);
     } catch (error) {
       linked.kill();
       throw error;
@@ -211,36 +204,47 @@ class Processes implements ProcessDriver {
   async #load(
     version: Version,
     linked: Linked,
-    id: string,
     how: { env: Record<string, string>; special: boolean },
   ): Promise<Started> {
     const { clock, output, loadMsMax, bufferedBodyBytesMax } = this.#options;
     const files = version.files!;
     const late = clock.after(loadMsMax, () => linked.kill());
-    let loaded: Awaited<ReturnType<typeof linked.link.load>>;
+    const loading = linked.link.load({
+      function: version.name,
+      namespace: version.namespace,
+      version: version.number,
+      directory: files.directory,
+      entry: files.entry,
+      handler: version.spec.handler,
+      env: how.env,
+      // A process that was started as the function's user has its identity already.
+      ...(how.special ? {} : files.identity),
+      ...linked.loadExtras,
+      concurrency: version.concurrency,
+      bufferedBodyBytesMax,
+    });
+    // All else after LOAD is sent, so that the process works meanwhile.
+    const id = newId('ins', clock.now());
+    captureOutput(linked, { id, version, output, clock });
+    const bound = this.#memory.bound({
+      pid: linked.pid,
+      enclosed: linked.enclosed,
+      memoryBytes: version.spec.memoryBytes,
+      onOverLimit: () => linked.kill(),
+    });
+    void linked.link.closed.then(() => bound.release());
+    let loaded: Awaited<typeof loading>;
     try {
-      loaded = await linked.link.load({
-        function: version.name,
-        namespace: version.namespace,
-        version: version.number,
-        directory: files.directory,
-        entry: files.entry,
-        handler: version.spec.handler,
-        env: how.env,
-        // A process that was started as the function's user has its identity already.
-        ...(how.special ? {} : files.identity),
-        ...linked.loadExtras,
-        concurrency: version.concurrency,
-        bufferedBodyBytesMax,
-      });
+      loaded = await loading;
     } catch {
       linked.kill();
       const status = await linked.exited;
+      const what = bound.exceeded()
+        ? `${overLimit(version)} while it loaded ${files.entry}`
+        : `the process ended${status === undefined ? '' : ` (${status})`} while it loaded ${files.entry}, or took longer than ${loadMsMax} ms`;
       const lines = output
-        .tail(version.functionId, { linesMax: 20, instance: id })
+        .tail(version.functionId, { linesMax: crashLinesMax, instance: id })
         .map(line => line.text);
-      const how = status === undefined ? '' : ` (${status})`;
-      const what = `the process ended${how} while it loaded ${files.entry}, or took longer than ${loadMsMax} ms`;
       return { ok: false, failure: { code: 'LOAD_FAILED', message: [what, ...lines].join('\n') } };
     } finally {
       late.cancel();
@@ -250,15 +254,7 @@ class Processes implements ProcessDriver {
       return { ok: false, failure: failureOf(loaded.problem) };
     }
     const wholeBodies = loaded.body === 'whole';
-    const instance = new LinkInstance({
-      id,
-      version,
-      linked,
-      wholeBodies,
-      clock,
-      memory: this.#memory,
-      output,
-    });
+    const instance = new LinkInstance({ id, version, linked, wholeBodies, clock, bound, output });
     return { ok: true, instance };
   }
 

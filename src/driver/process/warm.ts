@@ -5,6 +5,7 @@
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import type { Clock } from '../../clock.ts';
+import { definitionDefaults } from '../../domain/function.ts';
 import type { Runtime } from '../../domain/runtime.ts';
 import { newSecret } from '../../ids.ts';
 import type { Identity } from '../../invoke/invoke.ts';
@@ -16,7 +17,7 @@ import { type Child, killTree, startChild } from './child.ts';
 import { type Keeper, markVariable } from './keeper.ts';
 import { commandOf, type Interpreters } from './runtimes.ts';
 
-/** From starting a process to its HELLO. */
+/** From starting a process to its HELLO, and from there to its first PONG. */
 const startMsMax = 10_000;
 
 /** A process that has said HELLO and waits for LOAD. */
@@ -73,27 +74,39 @@ export class WarmPool {
   async fill(): Promise<void> {
     const missing = this.#options.runtime.warm - this.#ready.length - this.#filling;
     if (this.#closed || missing <= 0 || this.#failures > 3) return;
-    const starts = Array.from({ length: missing }, async () => {
-      this.#filling++;
-      try {
-        const linked = await this.#start();
-        // Moving a process into its group takes the kernel 20 ms: not while a call waits for it.
-        await linked.enclosed;
-        this.#failures = 0;
-        if (this.#closed) linked.kill();
-        else this.#keep(linked);
-      } catch (error) {
-        this.#failures++;
-        if (this.#closed) return;
-        this.#options.log.warn('a process for the warm pool did not start', {
-          runtime: this.#options.runtime.name,
-          error,
-        });
-      } finally {
-        this.#filling--;
-      }
-    });
-    await Promise.all(starts);
+    await Promise.all(Array.from({ length: missing }, () => this.#fillOne()));
+  }
+
+  async #fillOne(): Promise<void> {
+    const { runtime, log } = this.#options;
+    this.#filling++;
+    try {
+      const linked = await this.#start({ awaited: false });
+      await this.#prepare(linked);
+      this.#failures = 0;
+      if (this.#closed) linked.kill();
+      else this.#keep(linked);
+    } catch (error) {
+      this.#failures++;
+      if (this.#closed) return;
+      log.warn('a process for the warm pool did not start', { runtime: runtime.name, error });
+    } finally {
+      this.#filling--;
+    }
+  }
+
+  /** All that a process can have behind it before a call waits for it. */
+  async #prepare(linked: Linked): Promise<void> {
+    const late = this.#options.clock.after(startMsMax, () => linked.kill());
+    try {
+      // Moving a process into its group takes the kernel 20 ms. The bound is the one that most functions have.
+      const cgroup = await linked.enclosed;
+      cgroup?.limit(definitionDefaults.memoryBytes);
+      // The first frame takes a process twice as long as the next.
+      await linked.link.ping();
+    } finally {
+      late.cancel();
+    }
   }
 
   #keep(linked: Linked): void {
@@ -111,7 +124,7 @@ export class WarmPool {
     this.#options.clock.after(refillDelayMs, () => void this.fill(), { unref: true });
     if (linked !== undefined) return linked;
     this.#failures = 0;
-    return this.#start();
+    return this.#start({ awaited: true });
   }
 
   /** A process of its own, outside the pool, whose environment must act when the interpreter starts. */
@@ -120,12 +133,8 @@ export class WarmPool {
     const command = commandOf(runtime, runtime.command, {
       interpreters: this.#options.interpreters,
     });
-    if (!runtime.fork) return this.#startProcess(command, env, identity);
-    return this.#startProcess(
-      [...command.filter(word => word !== '-I'), '--direct'],
-      env,
-      identity,
-    );
+    const words = runtime.fork ? [...command.filter(word => word !== '-I'), '--direct'] : command;
+    return this.#startProcess(words, { ...env, ...awaitedEnv }, identity);
   }
 
   async close(): Promise<void> {
@@ -135,10 +144,11 @@ export class WarmPool {
     server?.kill();
   }
 
-  #start(): Promise<Linked> {
+  #start({ awaited }: { awaited: boolean }): Promise<Linked> {
     const { runtime, interpreters } = this.#options;
     if (runtime.fork) return this.#fork();
-    return this.#startProcess(commandOf(runtime, runtime.command, { interpreters }), {}, undefined);
+    const command = commandOf(runtime, runtime.command, { interpreters });
+    return this.#startProcess(command, awaited ? awaitedEnv : {}, undefined);
   }
 
   async #startProcess(
@@ -272,6 +282,9 @@ export class WarmPool {
 }
 
 const refillDelayMs = 20;
+
+/** Tells a process that somebody waits for it: what only makes the first call faster would delay that one. */
+const awaitedEnv = { FNWAY_AWAITED: 'true' };
 
 /** Where the children of fork servers send their output: a Unix socket whose first line is a secret. */
 export interface OutputServer {
