@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Sealer } from '../auth/seal.ts';
-import type { FunctionSettings, VersionSpec } from '../domain/function.ts';
+import type { FunctionSettings, VersionFailure, VersionSpec } from '../domain/function.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import type { Identity, Version, VersionFiles } from '../invoke/invoke.ts';
 import type { FunctionRow, Store, VersionRow } from '../store/store.ts';
@@ -96,6 +96,13 @@ export class LivingVersion implements Version {
   get spec(): VersionSpec {
     this.#spec ??= JSON.parse(this.#options.sealer.openText(this.row.sealedSpec)) as VersionSpec;
     return this.#spec;
+  }
+
+  /** Why it is no version that can answer; undefined unless it failed. */
+  get failure(): VersionFailure | undefined {
+    const { sealedFailure } = this.row;
+    if (sealedFailure === undefined) return undefined;
+    return JSON.parse(this.#options.sealer.openText(sealedFailure)) as VersionFailure;
   }
 
   get runtime(): Runtime | undefined {

@@ -162,7 +162,7 @@ export class Versions {
       functionId: entry.row.id,
       number: version.number,
       state: failure === undefined ? ('ready' as const) : ('failed' as const),
-      ...(failure !== undefined && { failure }),
+      ...(failure !== undefined && { sealedFailure: sealer.seal(JSON.stringify(failure)) }),
       sealedBuildLog: log === '' ? new Uint8Array(0) : sealer.seal(log),
       settledMs: clock.now(),
     };

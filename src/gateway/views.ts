@@ -5,7 +5,7 @@ import { formatDuration, formatSize } from '../domain/units.ts';
 import type { OutputLine } from '../telemetry/output.ts';
 
 export function versionView(version: LivingVersion, buildLog?: string): VersionView {
-  const { spec, row } = version;
+  const { spec, row, failure } = version;
   return {
     number: row.number,
     state: row.state,
@@ -25,7 +25,7 @@ export function versionView(version: LivingVersion, buildLog?: string): VersionV
     allowScripts: spec.allowScripts,
     createdAt: new Date(row.createdMs).toISOString(),
     ...(row.settledMs !== undefined && { settledAt: new Date(row.settledMs).toISOString() }),
-    ...(row.failure !== undefined && { failure: row.failure }),
+    ...(failure !== undefined && { failure }),
     ...(buildLog !== undefined && { buildLog }),
   };
 }

@@ -41,13 +41,17 @@ export function defineSettling(define: Define): void {
     'a version that settles as failed keeps why and leaves the function alone',
     async store => {
       const row = await addFunction(store, 1);
-      const failure = { code: 'LOAD_FAILED', message: 'no such module', file: 'a.py' } as const;
-      const settlement = buildSettlement(row, 1, { state: 'failed', failure, activate: false });
+      const sealedFailure = Uint8Array.of(7, 0, 7);
+      const settlement = buildSettlement(row, 1, {
+        state: 'failed',
+        sealedFailure,
+        activate: false,
+      });
       assert.deepEqual(await store.functions.settle(settlement), row);
       assert.deepEqual(await listAll(store), [{ row }]);
       const [version] = await store.functions.versions(row.id);
       assert.equal(version?.state, 'failed');
-      assert.deepEqual(version?.failure, failure);
+      assert.deepEqual(version?.sealedFailure, sealedFailure);
     },
   );
 

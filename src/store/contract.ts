@@ -84,7 +84,7 @@ function defineCreating(define: Define): void {
     const version = buildVersionRow(row, 1, {
       state: 'failed',
       sourceDigest: 'sha256:source',
-      failure: { code: 'BUILD_FAILED', message: 'no ü\n', file: 'a.ts', line: 3, column: 0 },
+      sealedFailure: Uint8Array.of(1, 0, 255),
       sealedBuildLog: Uint8Array.of(9, 0, 9),
       settledMs: 1_700_000_003_000,
     });
@@ -373,7 +373,7 @@ function defineKeeping(define: Define): void {
       activeVersion: undefined,
     };
     const version = buildVersionRow(plain, 1);
-    const absent = { sourceDigest: undefined, failure: undefined, settledMs: undefined };
+    const absent = { sourceDigest: undefined, sealedFailure: undefined, settledMs: undefined };
     await store.functions.create(undefinedRow, { ...version, ...absent });
     const [listed] = await listAll(store);
     assert.deepEqual(listed, { row: { ...plain, revision: listed?.row.revision } });

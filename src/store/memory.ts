@@ -79,10 +79,10 @@ class MemoryFunctionStore implements FunctionStore {
     assertSettlement(settlement);
     const version = entry?.versions.get(settlement.number);
     if (entry === undefined || version?.state !== 'building') return 'missing';
-    const { state, failure, sealedBuildLog, settledMs } = settlement;
+    const { state, sealedFailure, sealedBuildLog, settledMs } = settlement;
     entry.versions.set(
       version.number,
-      copyVersion({ ...version, state, failure, sealedBuildLog, settledMs }),
+      copyVersion({ ...version, state, sealedFailure, sealedBuildLog, settledMs }),
     );
     if (settlement.activate && version.number > (entry.row.activeVersion ?? 0)) {
       entry.row.activeVersion = version.number;
@@ -166,7 +166,9 @@ function copyVersion(version: VersionRow): VersionRow {
     sealedSpec: new Uint8Array(version.sealedSpec),
     contentDigest: version.contentDigest,
     ...(version.sourceDigest !== undefined && { sourceDigest: version.sourceDigest }),
-    ...(version.failure !== undefined && { failure: copyJson(version.failure) }),
+    ...(version.sealedFailure !== undefined && {
+      sealedFailure: new Uint8Array(version.sealedFailure),
+    }),
     sealedBuildLog: new Uint8Array(version.sealedBuildLog),
     createdMs: version.createdMs,
     ...(version.settledMs !== undefined && { settledMs: version.settledMs }),

@@ -3,7 +3,7 @@
  * and times. Bytes named `sealed` are encrypted by the caller; the store never looks inside.
  * Implementations: sqlite/, memory.ts (the executable specification). Suite: contract.ts.
  */
-import type { FunctionSettings, VersionFailure, VersionState } from '../domain/function.ts';
+import type { FunctionSettings, VersionState } from '../domain/function.ts';
 
 export interface FunctionRow {
   /** `fn_…`; never reused, also when a function of the same name is made anew. */
@@ -34,7 +34,8 @@ export interface VersionRow {
   contentDigest: string;
   /** `sha256:…` of the source tree where there is one, so that unused blobs can be found. */
   sourceDigest?: string;
-  failure?: VersionFailure;
+  /** Sealed JSON of the VersionFailure: its message is text of the user's program. Absent unless it failed. */
+  sealedFailure?: Uint8Array;
   /** Sealed text of the build log; empty while building. */
   sealedBuildLog: Uint8Array;
   createdMs: number;
@@ -82,7 +83,7 @@ export interface VersionSettlement {
   functionId: string;
   number: number;
   state: 'ready' | 'failed';
-  failure?: VersionFailure;
+  sealedFailure?: Uint8Array;
   sealedBuildLog: Uint8Array;
   settledMs: number;
   activate: boolean;

@@ -1,6 +1,6 @@
 /**
- * Goal: what is secret lies nowhere in plain text. Method: canaries in an environment, in a build's log and in a
- * function's token; then every file of the data directory is searched, but the code itself and its source.
+ * Goal: what is secret lies nowhere in plain text. Method: canaries in an environment, in a build's log, in the
+ * error of code that does not load and in a function's token; then every file of the data directory is searched, but the code itself and its source.
  */
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
@@ -21,7 +21,7 @@ function findingsIn(data: string, texts: readonly string[]): string[] {
   });
 }
 
-test('tokens, environments and build logs are sealed at rest', async () => {
+test('tokens, environments, build logs and failures are sealed at rest', async () => {
   const data = makeDataDirectory();
   const gateway = await startTestGateway({ data });
   try {
@@ -36,10 +36,17 @@ test('tokens, environments and build logs are sealed at rest', async () => {
     );
     const version = await gateway.client.getVersion('says', 1);
     assert.match(version.buildLog ?? '', /canaryLog/, 'otherwise this shows nothing');
+    await gateway.client.putFunction(
+      'throws',
+      { runtime: 'node', source: { files: { 'handler.js': 'throw new Error("canary-throw");' } } },
+      { wait: '30s' },
+    );
+    const { failure } = await gateway.client.getVersion('throws', 1);
+    assert.match(failure?.message ?? '', /canary-throw/, 'otherwise this shows nothing');
     const { token } = await gateway.client.getToken('holds');
     const { token: rotated } = await gateway.client.rotateToken('holds');
     await gateway.stop();
-    const texts = ['canary-env', 'canary-header', 'canaryLog', token, rotated];
+    const texts = ['canary-env', 'canary-header', 'canaryLog', 'canary-throw', token, rotated];
     assert.deepEqual(findingsIn(data, texts), []);
   } finally {
     await gateway.stop();

@@ -99,7 +99,7 @@ class SqliteFunctionStore implements FunctionStore {
       assertSettlement(settlement);
       const { changes } = sql.settle.run(
         settlement.state,
-        settlement.failure === undefined ? null : JSON.stringify(settlement.failure),
+        settlement.sealedFailure ?? null,
         settlement.sealedBuildLog,
         settledMs,
         functionId,
@@ -172,7 +172,7 @@ const functionColumns = `id, namespace, name, settings, sealed_token, identity, 
   functions.created_ms AS created_ms, updated_ms, revision`;
 
 const versionColumns = `function_id, number, state, sealed_spec, content_digest, source_digest,
-  failure, sealed_build_log, versions.created_ms AS version_created_ms, settled_ms`;
+  sealed_failure, sealed_build_log, versions.created_ms AS version_created_ms, settled_ms`;
 
 function prepareStatements(db: DatabaseSync) {
   const prepare = (sql: string): StatementSync => db.prepare(sql);
@@ -188,14 +188,14 @@ function prepareStatements(db: DatabaseSync) {
       active_version, created_ms, updated_ms, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
       RETURNING ${functionColumns}`),
     insertVersion: prepare(`INSERT INTO versions (function_id, number, state, sealed_spec,
-      content_digest, source_digest, failure, sealed_build_log, created_ms, settled_ms)
+      content_digest, source_digest, sealed_failure, sealed_build_log, created_ms, settled_ms)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
     get: prepare(`SELECT ${functionColumns} FROM functions WHERE id = ?`),
     newest: prepare('SELECT max(number) AS number FROM versions WHERE function_id = ?'),
     state: prepare('SELECT state FROM versions WHERE function_id = ? AND number = ?'),
     update: prepare(`UPDATE functions SET settings = ?, sealed_token = ?, active_version = ?,
       updated_ms = ?, revision = ? WHERE id = ? RETURNING ${functionColumns}`),
-    settle: prepare(`UPDATE versions SET state = ?, failure = ?, sealed_build_log = ?,
+    settle: prepare(`UPDATE versions SET state = ?, sealed_failure = ?, sealed_build_log = ?,
       settled_ms = ? WHERE function_id = ? AND number = ? AND state = 'building'`),
     activate: prepare(`UPDATE functions SET active_version = ?, updated_ms = ?, revision = ?
       WHERE id = ? RETURNING ${functionColumns}`),
@@ -220,7 +220,7 @@ function versionParameters(version: VersionRow): SQLInputValue[] {
     version.sealedSpec,
     version.contentDigest,
     version.sourceDigest ?? null,
-    version.failure === undefined ? null : JSON.stringify(version.failure),
+    version.sealedFailure ?? null,
     version.sealedBuildLog,
     version.createdMs,
     version.settledMs ?? null,
@@ -250,8 +250,8 @@ function toVersionRow(columns: Columns): VersionRow {
     sealedSpec: columns.sealed_spec as Uint8Array,
     contentDigest: columns.content_digest as string,
     ...(columns.source_digest !== null && { sourceDigest: columns.source_digest as string }),
-    ...(columns.failure !== null && {
-      failure: JSON.parse(columns.failure as string) as NonNullable<VersionRow['failure']>,
+    ...(columns.sealed_failure !== null && {
+      sealedFailure: columns.sealed_failure as Uint8Array,
     }),
     sealedBuildLog: columns.sealed_build_log as Uint8Array,
     createdMs: columns.version_created_ms as number,

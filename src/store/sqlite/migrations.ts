@@ -47,6 +47,11 @@ export const migrations: readonly string[] = [
   ) STRICT;
   CREATE INDEX versions_source ON versions (source_digest) WHERE source_digest IS NOT NULL;
   `,
+  // 2: why a version failed is sealed. SQL cannot seal, so the older reasons go; their build logs stay.
+  `
+  ALTER TABLE versions DROP COLUMN failure;
+  ALTER TABLE versions ADD COLUMN sealed_failure BLOB;
+  `,
 ];
 
 /** 'fnwa': tells our database from one of another program. In the file's header. */

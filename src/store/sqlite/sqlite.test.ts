@@ -25,7 +25,7 @@ import { storeContract } from '../contract.ts';
 import { buildFunctionRow, buildVersionRow } from '../contract-rows.ts';
 import { createMemoryStore } from '../memory.ts';
 import type { FunctionRow, Store } from '../store.ts';
-import { migrations } from './migrations.ts';
+import { applicationId, migrations } from './migrations.ts';
 import { openSqliteStore } from './sqlite.ts';
 
 const root = mkdtempSync(path.join(tmpdir(), 'fnway-sqlite-'));
@@ -259,6 +259,39 @@ test('an empty file is migrated to the newest schema', async () => {
   assert.deepEqual(db.prepare('PRAGMA foreign_key_check').all(), []);
   db.close();
   await withStore(file, store => addFunction(store, 1));
+});
+
+test('functions of a database of an older schema are all there after its migration', async () => {
+  const file = newPath();
+  const db = new DatabaseSync(file);
+  db.exec(migrations[0]!);
+  db.exec(`PRAGMA application_id = ${applicationId}; PRAGMA user_version = 1`);
+  const row = buildFunctionRow(1);
+  db.prepare(`INSERT INTO functions VALUES (?, ?, ?, ?, ?, ?, NULL, ?, ?, 1)`).run(
+    row.id,
+    row.namespace,
+    row.name,
+    JSON.stringify(row.settings),
+    row.sealedToken,
+    row.identity,
+    row.createdMs,
+    row.updatedMs,
+  );
+  const version = buildVersionRow(row, 1, { state: 'failed' });
+  db.prepare(`INSERT INTO versions VALUES (?, 1, 'failed', ?, ?, NULL, ?, ?, ?, NULL)`).run(
+    row.id,
+    version.sealedSpec,
+    version.contentDigest,
+    '{"code":"LOAD_FAILED","message":"in plain text"}',
+    version.sealedBuildLog,
+    version.createdMs,
+  );
+  db.close();
+  await withStore(file, async store => {
+    assert.deepEqual(await store.functions.list({ limit: 2 }), [{ row: { ...row, revision: 1 } }]);
+    // An older schema held the reason in plain text: it went.
+    assert.deepEqual(await store.functions.versions(row.id), [version]);
+  });
 });
 
 test('a database of a newer fnway is refused and left as it is', async () => {
