@@ -122,13 +122,37 @@ export class PushedBody implements BodyStream {
 
 /** Waits until a stream takes bytes again, or will never. Leaves no listener behind. */
 export function drained(writable: Writable): Promise<void> {
-  return new Promise(resolve => {
-    function settle(): void {
-      writable.off('drain', settle);
-      writable.off('close', settle);
-      resolve();
-    }
-    writable.on('drain', settle);
-    writable.on('close', settle);
-  });
+  return new Drain(writable).wait();
+}
+
+/** What `drained` does, again and again for one stream. */
+export class Drain {
+  readonly #writable: Writable;
+  #wake: (() => void) | undefined;
+  #over = false;
+
+  /** With a `body`: waits no longer than that lives, so that its end, or its error, is seen at once. */
+  constructor(writable: Writable, body?: BodyStream) {
+    this.#writable = writable;
+    body?.onClose(() => {
+      this.#over = true;
+      this.#wake?.();
+    });
+  }
+
+  wait(): Promise<void> {
+    if (this.#over) return Promise.resolve();
+    const writable = this.#writable;
+    return new Promise(resolve => {
+      const settle = () => {
+        writable.off('drain', settle);
+        writable.off('close', settle);
+        this.#wake = undefined;
+        resolve();
+      };
+      this.#wake = settle;
+      writable.on('drain', settle);
+      writable.on('close', settle);
+    });
+  }
 }

@@ -2,6 +2,7 @@
  * The ingress seam: one HTTP request and the means to answer it, as the data plane sees them. The data plane knows
  * no HTTP reader and a reader knows no function, so that a faster reader can replace another.
  */
+import type { Socket } from 'node:net';
 import type { Body, HeaderPairs } from '../invoke/invoke.ts';
 
 export interface Exchange {
@@ -36,4 +37,10 @@ export function headerOf(headers: HeaderPairs, name: string): string | undefined
     if (candidate.length === name.length && candidate.toLowerCase() === name) return headers[i + 1];
   }
   return undefined;
+}
+
+/** Ends a connection in the middle of an answer. What a client has not read for long is not kept for it either. */
+export function breakOff(socket: Socket): void {
+  if (socket.writableLength > 0) socket.resetAndDestroy();
+  else socket.destroy();
 }

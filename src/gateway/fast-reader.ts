@@ -10,11 +10,11 @@
 
 import { STATUS_CODES } from 'node:http';
 import { createServer, type Server, type Socket } from 'node:net';
-import { drained } from '../body.ts';
+import { type BodyStream, Drain } from '../body.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError } from '../errors.ts';
 import { type Body, emptyBody, type HeaderPairs, isStream } from '../invoke/invoke.ts';
-import type { Answer, Exchange, Serve } from './exchange.ts';
+import { type Answer, breakOff, type Exchange, type Serve } from './exchange.ts';
 import { parseHead, type RequestHead } from './request-head.ts';
 
 export interface FastReaderOptions {
@@ -345,17 +345,15 @@ class FastExchange implements Exchange {
     this.#connection.answered();
   }
 
-  async #respondStream(
-    head: string,
-    length: string | undefined,
-    body: AsyncIterable<Uint8Array>,
-  ): Promise<void> {
+  async #respondStream(head: string, length: string | undefined, body: BodyStream): Promise<void> {
     const { socket } = this.#connection;
     const chunked = length === undefined;
     socket.write(
       `${head}${chunked ? 'Transfer-Encoding: chunked\r\n\r\n' : `Content-Length: ${length}\r\n\r\n`}`,
       'latin1',
     );
+    // Ends with the body: a client that does not read holds a call no longer than its function may take.
+    const drain = new Drain(socket, body);
     let left = chunked ? Number.POSITIVE_INFINITY : Number(length);
     try {
       for await (const chunk of body) {
@@ -369,13 +367,13 @@ class FastExchange implements Exchange {
           socket.write('\r\n', 'latin1');
           socket.uncork();
         } else socket.write(chunk);
-        if (socket.writableNeedDrain) await drained(socket);
+        if (socket.writableNeedDrain) await drain.wait();
       }
     } catch {
       left = -1;
     }
     // The head is out: an answer that breaks off, or that is not as long as it said, must be seen as broken.
-    if (chunked ? left < 0 : left !== 0) return void socket.destroy();
+    if (chunked ? left < 0 : left !== 0) return breakOff(socket);
     if (chunked) socket.write('0\r\n\r\n', 'latin1');
     this.#over = true;
     this.#connection.answered();

@@ -11,13 +11,13 @@ import {
   STATUS_CODES,
 } from 'node:http';
 import type { Socket } from 'node:net';
-import { type BodyStream, drained, PushedBody } from '../body.ts';
+import { type BodyStream, Drain, PushedBody } from '../body.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { type Body, emptyBody, isStream } from '../invoke/invoke.ts';
 import { isDataPlane } from './data-plane.ts';
-import { type Answer, type Exchange, headerOf, type Serve } from './exchange.ts';
+import { type Answer, breakOff, type Exchange, headerOf, type Serve } from './exchange.ts';
 
 export interface ReaderLimits {
   /** Request line and headers together. */
@@ -265,8 +265,7 @@ class NodeExchange implements Exchange {
   body(): Body | Promise<Body> {
     if (!hasBody(this.#request)) return emptyBody;
     const length = this.#request.headers['content-length'];
-    if (this.#expectsContinue)
-      return new BodyOnRequest(this.#streamed(), () => this.#response.writeContinue());
+    if (this.#expectsContinue) return this.#streamed(() => this.#response.writeContinue());
     if (length !== undefined && Number(length) <= wholeBodyBytesMax)
       return this.#whole(Number(length));
     return this.#streamed();
@@ -305,22 +304,25 @@ class NodeExchange implements Exchange {
     void this.#sendStream(body, length === undefined ? undefined : Number(length));
   }
 
-  async #sendStream(body: AsyncIterable<Uint8Array>, length: number | undefined): Promise<void> {
+  async #sendStream(body: BodyStream, length: number | undefined): Promise<void> {
     const response = this.#response;
+    // Ends with the body: a client that does not read holds a call no longer than its function may take.
+    const drain = new Drain(response, body);
     let left = length ?? Number.POSITIVE_INFINITY;
     try {
       for await (const chunk of body) {
         if (response.destroyed) return;
         left -= chunk.length;
         if (left < 0) break;
-        if (!response.write(chunk)) await drained(response);
+        if (!response.write(chunk)) await drain.wait();
       }
       if (length === undefined || left === 0) return void response.end();
     } catch {
       // Told below.
     }
     // The head is out: an answer that breaks off, or is not as long as it said, must be seen as broken.
-    response.destroy();
+    if (response.socket === null) response.destroy();
+    else breakOff(response.socket);
   }
 
   #whole(length: number): Promise<Body> {
@@ -346,7 +348,8 @@ class NodeExchange implements Exchange {
     });
   }
 
-  #streamed(): PushedBody {
+  /** With `ask`, the body comes when it was called. */
+  #streamed(ask?: () => void): BodyStream {
     const request = this.#request;
     let buffered = 0;
     const idle = this.#watchIdle(() => body.fail(this.#tooSlow()));
@@ -381,7 +384,13 @@ class NodeExchange implements Exchange {
         request.resume();
       }
     });
-    return body;
+    if (ask === undefined) return body;
+    // Nobody is late before it was asked.
+    idle.rest();
+    return new BodyOnRequest(body, () => {
+      idle.moved();
+      ask();
+    });
   }
 
   #tooSlow(): GatewayError {

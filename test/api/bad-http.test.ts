@@ -264,6 +264,46 @@ test('a body that stops coming answers 408, on the control plane too', async () 
   assert.deepEqual(wrong, []);
 });
 
+test('a client that waits to be asked for its body is not late while its call waits for a place', async () => {
+  await put(
+    'narrow',
+    javascript(
+      `let release;
+export default async request => {
+  const { pathname } = new URL(request.url);
+  if (pathname === '/release') return release(), new Response();
+  if (pathname === '/hold') await new Promise(resolve => { release = resolve; });
+  return new Response('got ' + await request.text());
+};`,
+      { concurrency: 2, instances: { max: 1 } },
+    ),
+  );
+  const held = call('/function/narrow/hold');
+  const waiting = async () =>
+    /fnway_calls_waiting\{[^}]*"narrow"[^}]*\} 1/.test(await (await call('/metrics')).text());
+  const busy = await gateway.connect();
+  busy.write('POST /function/narrow HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\na');
+  const connection = await gateway.connect();
+  const startMs = performance.now();
+  const rest = setInterval(() => busy.write('x'), 100);
+  connection.write(
+    'POST /function/narrow HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n',
+  );
+  await waitFor(waiting);
+  // Three times as long as a body may pause.
+  await waitFor(() => performance.now() - startMs > 1200 || connection.text !== '');
+  assert.equal(connection.text, '');
+  clearInterval(rest);
+  busy.destroy();
+  await connection.until('100 Continue');
+  connection.text = '';
+  connection.write('body');
+  assert.equal((await connection.next()).body, 'got body');
+  await call('/function/narrow/release');
+  await held;
+  connection.destroy();
+});
+
 test('an answer of the control plane may take longer than a body may pause', async () => {
   const body = JSON.stringify({ script: 'sleep 60', auth: 'none', labels: { a: 'b'.repeat(50) } });
   const path = '/v1/namespaces/default/functions/patient';

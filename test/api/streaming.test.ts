@@ -3,6 +3,7 @@
  * other. Method: functions whose state other calls read and change, so that every step is waited for, never slept.
  */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { get, request as httpRequest, type IncomingMessage } from 'node:http';
 import { test } from 'node:test';
 import { javascript, python, startTestGateway, waitFor } from '../../src/testing/index.ts';
@@ -240,6 +241,36 @@ test('a timeout after the head resets the connection', async () => {
   await connection.closed;
   assert.doesNotMatch(connection.text, /\r\n0\r\n/);
 });
+
+test('a client that stops reading holds its connection no longer than the function may take', async () => {
+  await put(
+    'torrent',
+    javascript(
+      `export default () => new Response(new ReadableStream({
+         pull: c => c.enqueue(new Uint8Array(1024 ** 2)) }))`,
+      { timeout: '300ms' },
+    ),
+  );
+  const port = Number(new URL(gateway.url).port);
+  for (const more of ['', 'TE: trailers\r\n']) {
+    const connection = await gateway.connect();
+    connection.write(`GET /function/torrent HTTP/1.1\r\nHost: a\r\n${more}\r\n`);
+    await connection.until('200 OK');
+    connection.socket.pause();
+    const { localPort } = connection.socket;
+    await waitFor(() => !isEstablished({ port, peerPort: localPort! }));
+    connection.socket.resume();
+    await connection.closed;
+    assert.doesNotMatch(connection.text.slice(-10), /\r\n0\r\n/);
+  }
+});
+
+/** Whether the kernel has this connection of a server on a loopback port, as the server sees it. */
+function isEstablished({ port, peerPort }: { port: number; peerPort: number }): boolean {
+  const hex = (n: number) => n.toString(16).toUpperCase().padStart(4, '0');
+  const line = `0100007F:${hex(port)} 0100007F:${hex(peerPort)} 01 `;
+  return readFileSync('/proc/net/tcp', 'latin1').includes(line);
+}
 
 test('an answer may come before the end of the body, and the client gets it', async () => {
   await put('early', javascript('export default () => new Response("enough", { status: 403 })'));
