@@ -243,6 +243,7 @@ function callRows(): string {
   const late = `${error('CALL_DEADLINE_EXCEEDED')} before the head, a broken connection after it`;
   const failed = (reason: string) => `${error('FUNCTION_FAILED')}, \`${reason}\``;
   const stable = privateConstant('src/invoke/pool.ts', 'stableMs');
+  const settleRetry = privateConstant('src/deploy/versions.ts', 'settleRetryMsMax');
   const restart = privateConstant('src/invoke/pool.ts', 'restartDelayMsMax');
   const connections = privateConstant('src/driver/http.ts', 'connectionsMax');
   const others = privateConstant('src/deploy/registry.ts', 'defaultConcurrency');
@@ -264,6 +265,7 @@ ${setting('bufferedBodyBytesMax', 'answer of a script without `stream`', failed(
 ${setting('graceMs', 'for the other calls of such an instance', failed('crashed'))}
 | \`memoryCheckMs\` | between two looks at the memory of instances | ${ms(memoryCheckMs)} | fixed | – |
 | \`stableMs\` | life of an instance below which its crash counts as a failed start | ${ms(stable)} | fixed | kept instances start later |
+| \`settleRetryMsMax\` | between two tries to store what became of a build, from 500 ms on doubled | ${ms(settleRetry)} | fixed | – |
 | \`restartDelayMsMax\` | between two tries to start a kept instance, from 1 s on doubled | ${ms(restart)} | fixed | – |
 | \`connectionsMax\` | connections to the server of an \`http\` function | ${connections} | fixed | the call waits |
 ${setting('drainMsMax', 'for the calls in flight when the gateway stops', error('GATEWAY_STOPPING'))}
@@ -283,11 +285,14 @@ function linkRows(): string {
 }
 
 function outputRows(): string {
-  const { linesMax, lineBytesMax, linesPerSecondMax } = outputLimits;
+  const { linesMax, lineBytesMax, keptBytesMax, keptBytesTotalMax, linesPerSecondMax } =
+    outputLimits;
   const tail = privateConstant('src/driver/process/stdio-instance.ts', 'stderrTailBytes');
   return `\
 | \`linesMax\` | lines that are kept of a function | ${count(linesMax)} | fixed | older lines go |
 | \`lineBytesMax\` | a line | ${bytes(lineBytesMax)} | fixed | it is cut and marked |
+| \`keptBytesMax\` | memory of the lines that are kept of a function | ${bytes(keptBytesMax)} | fixed | older lines go |
+| \`keptBytesTotalMax\` | memory of all lines that are kept | ${bytes(keptBytesTotalMax)} | fixed | the lines of the functions that have written nothing for longest go |
 | \`linesPerSecondMax\` | lines a second of a stream of an instance | ${count(linesPerSecondMax)} | fixed | a line says that the rest is left out |
 | \`crashLinesMax\` | lines of output in the answer to a call that crashed | ${crashLinesMax} | fixed | older lines are left out |
 | \`stderrTailBytes\` | standard error in the answer to a script that failed | ${count(tail)} characters | fixed | the beginning is left out |`;

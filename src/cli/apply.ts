@@ -3,6 +3,7 @@
  * their builds, and removes last. A function that fails does not stop the others; while one has
  * failed, nothing is removed.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { FunctionView, VersionFailure, VersionView } from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
 import type { ErrorCode, Problem } from '../../client/errors.ts';
@@ -17,6 +18,7 @@ import type { Desired } from './sources.ts';
  * One request waits so long for a build, and is then repeated: fetch gives up after five minutes.
  */
 const waitPerRequest = '4m';
+const pollMs = 250;
 
 export interface Outcome {
   name: string;
@@ -54,6 +56,8 @@ export async function putDesired(
   const put = await client.putFunction(name, definition, { wait: waitPerRequest });
   let latest: VersionView = put.function.latestVersion;
   while (latest.state === 'building') {
+    // The gateway waits for the build; should it answer at once, it is not asked in a frenzy.
+    await sleep(pollMs);
     latest = await client.getVersion(name, latest.number, { wait: waitPerRequest });
   }
   if (latest.state === 'failed') throw buildFailure(put.function, latest);

@@ -14,7 +14,7 @@ import { GatewayError, isGatewayError } from '../errors.ts';
 import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { Log } from '../log.ts';
-import type { Store } from '../store/store.ts';
+import type { FunctionRow, Store, VersionSettlement } from '../store/store.ts';
 import { removeFunction, removeVersion, stagingOf } from './files.ts';
 import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 import type { Sources } from './sources.ts';
@@ -36,6 +36,9 @@ const superseded: VersionFailure = {
   code: 'BUILD_FAILED',
   message: 'the gateway ended while it was built, and a newer version was deployed',
 };
+
+/** Between two tries to store what became of a build. */
+const settleRetryMsMax = 15_000;
 
 export const scriptEntry = 'script.sh';
 
@@ -80,7 +83,7 @@ export class Versions {
 
   /** Ends the builds; their versions are built by the next gateway. */
   async close(): Promise<void> {
-    this.#closing.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
+    this.#closing.abort(stopping());
     await Promise.allSettled(this.#builds.values());
   }
 
@@ -102,17 +105,17 @@ export class Versions {
     this.#builds.set(version, build);
   }
 
-  /** Resolves when the build of a version is settled, or after `waitMs`. */
+  /**
+   * Resolves when the build of a version is settled, or after `waitMs`. Throws GATEWAY_STOPPING when it will not be
+   * settled by this gateway.
+   */
   async settled(version: LivingVersion, waitMs: number): Promise<void> {
+    const { signal } = this.#closing;
     const build = this.#builds.get(version);
-    if (build === undefined || waitMs <= 0) return;
-    await new Promise<void>(resolve => {
-      const timer = this.#options.clock.after(waitMs, resolve);
-      void build.finally(() => {
-        timer.cancel();
-        resolve();
-      });
-    });
+    if (build !== undefined && waitMs > 0 && !signal.aborted) {
+      await this.#pause(waitMs, build);
+    }
+    if (signal.aborted && version.row.state === 'building') throw stopping();
   }
 
   async #build(entry: FunctionEntry, version: LivingVersion): Promise<void> {
@@ -125,16 +128,17 @@ export class Versions {
       failure = built.failure;
       if (failure === undefined) failure = await pool.prepare(version);
     } catch (error) {
-      if (this.#closing.signal.aborted) return;
       failure = this.#problemOf(entry, version, error);
     }
+    // Whatever a stopping gateway cut off says nothing about the version.
+    if (failure !== undefined && this.#closing.signal.aborted) return;
     await this.#settle(entry, version, { failure, log });
   }
 
   /** What the gateway could not do, as the version's failure. */
   #problemOf(entry: FunctionEntry, version: LivingVersion, error: unknown): VersionFailure {
     // Removed meanwhile: its files went away under the build.
-    if (this.#isLiving(entry)) {
+    if (this.#isLiving(entry) && !this.#closing.signal.aborted) {
       this.#options.log.warn('a version could not be built', {
         function: entry.row.name,
         version: version.number,
@@ -156,7 +160,7 @@ export class Versions {
     version: LivingVersion,
     result: { failure: VersionFailure | undefined; log: string },
   ): Promise<void> {
-    const { store, sealer, clock, pool } = this.#options;
+    const { sealer, clock, pool } = this.#options;
     const { failure, log } = result;
     const settlement = {
       functionId: entry.row.id,
@@ -169,7 +173,7 @@ export class Versions {
     const wasReady = version.row.state === 'ready';
     const row = wasReady
       ? entry.row
-      : await store.functions.settle({ ...settlement, activate: failure === undefined });
+      : await this.#written({ ...settlement, activate: failure === undefined });
     if (row === 'missing' || !this.#isLiving(entry)) {
       // Removed while it was built: what the build has written meanwhile goes too.
       pool.retire(version);
@@ -188,6 +192,39 @@ export class Versions {
     entry.active = version;
     pool.activate(version);
     if (previous !== undefined && previous !== version) pool.retire(previous);
+  }
+
+  /**
+   * Tries until the store takes it: a version that stayed `building` without a build would never answer, and a disk
+   * that is full or a database that is locked is so for a while only. Gives up when the gateway stops.
+   */
+  async #written(settlement: VersionSettlement): Promise<FunctionRow | 'missing'> {
+    const { store, log } = this.#options;
+    for (let tries = 0; ; tries++) {
+      try {
+        return await store.functions.settle(settlement);
+      } catch (error) {
+        if (this.#closing.signal.aborted) throw error;
+        const delayMs = Math.min(settleRetryMsMax, 500 * 2 ** tries);
+        log.error('the end of a build could not be stored; it is tried again', { delayMs, error });
+        await this.#pause(delayMs);
+      }
+    }
+  }
+
+  /** Ends early with `work`, and when the gateway stops. */
+  #pause(delayMs: number, work?: Promise<void>): Promise<void> {
+    const { signal } = this.#closing;
+    return new Promise(resolve => {
+      const done = () => {
+        timer.cancel();
+        signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = this.#options.clock.after(delayMs, done);
+      signal.addEventListener('abort', done);
+      void work?.finally(done);
+    });
   }
 
   /** A version stays ready whatever comes of building it again: the next deploy of the same content tries once more. */
@@ -278,4 +315,8 @@ export class Versions {
 async function makeHome(home: string, identity: Identity | undefined): Promise<void> {
   await mkdir(home, { recursive: true, mode: 0o700 });
   if (identity !== undefined) await chown(home, identity.uid, identity.gid);
+}
+
+function stopping(): GatewayError {
+  return new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping; the next start builds it');
 }

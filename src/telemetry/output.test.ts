@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { LineSplitter, OutputLog, outputLimits } from './output.ts';
+import { LineSplitter, type OutputLine, OutputLog, outputLimits } from './output.ts';
 
 const nowMs = 0;
 
@@ -79,12 +79,59 @@ test('no more lines than the limit and a quarter are kept', () => {
 test('a follower gets every line until it leaves', () => {
   const log = new OutputLog(() => 5);
   const seen: string[] = [];
-  const leave = log.follow('fn', entry => seen.push(entry.text));
+  const follower = { onLine: (entry: OutputLine) => seen.push(entry.text), onEnd: assert.fail };
+  const leave = log.follow('fn', follower);
   log.append('fn', line('a'));
   log.append('other', line('x'));
   leave();
   log.append('fn', line('b'));
+  log.remove('fn');
   assert.deepEqual(seen, ['a']);
+});
+
+test('a follower of a removed function is told that nothing comes any more', () => {
+  const log = new OutputLog(() => 5);
+  let ends = 0;
+  const follower = { onLine: () => assert.fail(), onEnd: () => ends++ };
+  const leave = log.follow('fn', follower);
+  log.remove('fn');
+  leave();
+  log.follow('fn', follower)();
+  assert.equal(ends, 2);
+});
+
+/** What a line of `length` letters is counted as; see `sizeOf`. */
+const bytesOf = (length: number) => 128 + 2 * length;
+
+test('the lines of one function take no more memory than the limit and a quarter', () => {
+  const log = new OutputLog(() => 5);
+  const { keptBytesMax, lineBytesMax, linesMax } = outputLimits;
+  for (let i = 0; i < 500; i++) {
+    log.append('fn', line(String(i).padEnd(lineBytesMax, '日')));
+    const kept = log.tail('fn', { linesMax });
+    assert.ok(kept.length * bytesOf(lineBytesMax) <= keptBytesMax * 1.25);
+    assert.equal(kept.at(-1)!.text.slice(0, String(i).length), String(i));
+  }
+});
+
+test('beyond the limit for all, those that have written nothing for longest lose their lines', () => {
+  const log = new OutputLog(() => 5);
+  const { keptBytesTotalMax, linesMax } = outputLimits;
+  const text = 'x'.repeat(10_000);
+  const count = Math.ceil(keptBytesTotalMax / bytesOf(text.length)) + 10;
+  for (let i = 0; i < count; i++) {
+    log.append(`fn${i}`, line(text));
+    log.append('often', line('short'));
+  }
+  const kept = Array.from({ length: count }, (_, i) => log.tail(`fn${i}`, { linesMax }).length);
+  const first = kept.indexOf(1);
+  assert.ok(first > 9 && first < 40, `from ${first} on`);
+  assert.ok(kept.slice(first).every(lines => lines === 1));
+  assert.equal(log.tail('often', { linesMax: 10 }).length, 10);
+  // What is removed makes room.
+  for (let i = first; i < count; i++) log.remove(`fn${i}`);
+  log.append('another', line(text));
+  assert.equal(log.tail('often', { linesMax: 10 }).length, 10);
 });
 
 test('a removed function keeps nothing, though its instances write a little longer', () => {

@@ -1,12 +1,16 @@
 /**
  * What instances write to standard output and standard error: the last lines of each function, in memory, with
- * followers. Lines longer than the limit are cut and marked; memory per function is bounded.
+ * followers. Lines longer than the limit are cut and marked; memory is bounded per function and in all.
  */
 import { StringDecoder } from 'node:string_decoder';
 
 export const outputLimits = {
   linesMax: 1000,
   lineBytesMax: 16_384,
+  /** Of the lines that are kept of one function. */
+  keptBytesMax: 512 * 1024,
+  /** Of all functions: beyond, those that have written nothing for longest lose their lines. */
+  keptBytesTotalMax: 16 * 1024 ** 2,
   /** Of one stream of one instance; beyond, a function that floods its log would slow the others down. */
   linesPerSecondMax: 2000,
 } as const;
@@ -21,18 +25,25 @@ export interface OutputLine {
 
 const removedMax = 1000;
 
-type Follower = (line: OutputLine) => void;
+export interface Follower {
+  onLine(line: OutputLine): void;
+  /** The function was removed: nothing comes any more. */
+  onEnd(): void;
+}
 
 interface FunctionOutput {
   lines: OutputLine[];
-  followers: Set<Follower>;
+  bytes: number;
 }
 
 export class OutputLog {
+  /** Those that wrote last are last. */
   readonly #functions = new Map<string, FunctionOutput>();
+  readonly #followers = new Map<string, Set<Follower>>();
   /** The last ones: their instances are gone within seconds. */
   readonly #removed = new Set<string>();
   readonly #now: () => number;
+  #bytes = 0;
 
   constructor(now: () => number) {
     this.#now = now;
@@ -41,14 +52,25 @@ export class OutputLog {
   append(functionId: string, line: Omit<OutputLine, 'timeMs'>): void {
     // What instances of a removed function still say is dropped.
     if (this.#removed.has(functionId)) return;
-    const output = this.#of(functionId);
     const entry = { timeMs: this.#now(), ...line };
+    const output = this.#functions.get(functionId) ?? { lines: [], bytes: 0 };
+    this.#functions.delete(functionId);
+    this.#functions.set(functionId, output);
     output.lines.push(entry);
+    output.bytes += sizeOf(entry);
+    this.#bytes += sizeOf(entry);
     // Cut in steps: shifting an array on every line would cost more than the line.
-    if (output.lines.length > outputLimits.linesMax * 1.25) {
-      output.lines = output.lines.slice(-outputLimits.linesMax);
+    const { linesMax, keptBytesMax, keptBytesTotalMax } = outputLimits;
+    if (output.lines.length > linesMax * 1.25 || output.bytes > keptBytesMax * 1.25) {
+      this.#bytes -= cut(output);
     }
-    for (const follow of output.followers) follow(entry);
+    for (const [id, oldest] of this.#functions) {
+      if (this.#bytes <= keptBytesTotalMax || oldest === output) break;
+      this.#functions.delete(id);
+      this.#bytes -= oldest.bytes;
+    }
+    const followers = this.#followers.get(functionId);
+    if (followers !== undefined) for (const { onLine } of followers) onLine(entry);
   }
 
   /** The last lines, oldest first. */
@@ -59,27 +81,47 @@ export class OutputLog {
     return options.linesMax === 0 ? [] : wanted.slice(-options.linesMax);
   }
 
-  /** Calls `fn` for every line from now on, until the returned function is called. */
-  follow(functionId: string, fn: Follower): () => void {
-    const output = this.#of(functionId);
-    output.followers.add(fn);
-    return () => output.followers.delete(fn);
+  /** Tells `follower` every line from now on, until the returned function is called. */
+  follow(functionId: string, follower: Follower): () => void {
+    if (this.#removed.has(functionId)) {
+      follower.onEnd();
+      return () => {};
+    }
+    const followers = this.#followers.get(functionId) ?? new Set();
+    this.#followers.set(functionId, followers);
+    followers.add(follower);
+    return () => {
+      followers.delete(follower);
+      if (followers.size === 0 && this.#followers.get(functionId) === followers)
+        this.#followers.delete(functionId);
+    };
   }
 
   remove(functionId: string): void {
+    this.#bytes -= this.#functions.get(functionId)?.bytes ?? 0;
     this.#functions.delete(functionId);
     this.#removed.add(functionId);
     if (this.#removed.size > removedMax) this.#removed.delete(this.#removed.values().next().value!);
+    const followers = this.#followers.get(functionId);
+    this.#followers.delete(functionId);
+    if (followers !== undefined) for (const { onEnd } of followers) onEnd();
   }
+}
 
-  #of(functionId: string): FunctionOutput {
-    let output = this.#functions.get(functionId);
-    if (output === undefined) {
-      output = { lines: [], followers: new Set() };
-      this.#functions.set(functionId, output);
-    }
-    return output;
-  }
+/** What a line takes in memory, about: text of letters beyond Latin-1 has two bytes for each unit. */
+function sizeOf({ text }: OutputLine): number {
+  return 128 + 2 * text.length;
+}
+
+/** Drops the oldest lines until what is left is within the limits; gives the bytes that went. */
+function cut(output: FunctionOutput): number {
+  const { lines, bytes } = output;
+  let first = Math.max(0, lines.length - outputLimits.linesMax);
+  for (let i = 0; i < first; i++) output.bytes -= sizeOf(lines[i]!);
+  while (output.bytes > outputLimits.keptBytesMax && first < lines.length - 1)
+    output.bytes -= sizeOf(lines[first++]!);
+  output.lines = lines.slice(first);
+  return bytes - output.bytes;
 }
 
 /** Splits a byte stream into lines of text; a line over the limit is cut and marked. */
@@ -111,8 +153,7 @@ export class LineSplitter {
     }
     this.#rest += this.#decoder.write(chunk.subarray(at));
     if (this.#rest.length > outputLimits.lineBytesMax) {
-      if (!this.#cutting)
-        this.#onLine(`${this.#rest.slice(0, outputLimits.lineBytesMax)} … (line cut)`);
+      if (!this.#cutting) this.#onLine(shortened(this.#rest));
       this.#cutting = true;
       this.#rest = '';
     }
@@ -146,10 +187,12 @@ export class LineSplitter {
       return;
     }
     const clean = text.endsWith('\r') ? text.slice(0, -1) : text;
-    this.#onLine(
-      clean.length > outputLimits.lineBytesMax
-        ? `${clean.slice(0, outputLimits.lineBytesMax)} … (line cut)`
-        : clean,
-    );
+    this.#onLine(clean.length > outputLimits.lineBytesMax ? shortened(clean) : clean);
   }
+}
+
+/** A text of its own: a slice would keep all of the line in memory. */
+function shortened(line: string): string {
+  const kept = Buffer.from(line.slice(0, outputLimits.lineBytesMax)).toString();
+  return `${kept} … (line cut)`;
 }

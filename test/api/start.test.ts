@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, test } from 'node:test';
+import type { ApiError } from '../../client/client.ts';
 import { parseConfig } from '../../src/config.ts';
 import { createGateway } from '../../src/main.ts';
 import {
@@ -72,19 +73,41 @@ test('a version whose files and source are lost says so, until it is deployed ag
   }
 });
 
-test('a gateway that stops waits for no function that loads', async () => {
-  const gateway = await startTestGateway();
-  const slow = javascript('await new Promise(() => {});', { auth: 'none' });
+test('a gateway that stops waits for no function that loads, and the next one loads it', async () => {
+  const data = makeDataDirectory();
+  const mark = join(data, '..', `${basename(data)}-may-load`);
+  const gateway = await startTestGateway({ data });
+  const slow = javascript(
+    `import { existsSync } from 'node:fs';
+if (!existsSync(${JSON.stringify(mark)})) await new Promise(() => {});
+export default () => new Response('loaded');`,
+    { auth: 'none' },
+  );
   await gateway.put('quick', javascript('export default () => new Response("hi");'));
-  await gateway.client.putFunction('slow', slow);
+  const waited = gateway.client.putFunction('slow', slow, { wait: '1m' });
   await waitFor(async () =>
     /fnway_instances\{[^}]*"slow"[^}]*"starting"\} 1/.test(
       await (await gateway.call('/metrics')).text(),
     ),
   );
   const stopped = gateway.stop();
+  await assert.rejects(waited, error => {
+    assert.equal((error as ApiError).problem.code, 'GATEWAY_STOPPING');
+    return true;
+  });
   await assert.rejects(gateway.call('/function/quick'));
   await stopped;
+
+  writeFileSync(mark, '');
+  const next = await startTestGateway({ data });
+  try {
+    await waitFor(async () => (await next.call('/function/slow')).status === 200);
+    assert.equal(await (await next.call('/function/slow')).text(), 'loaded');
+  } finally {
+    await next.stop();
+    rmSync(data, { recursive: true });
+    rmSync(mark);
+  }
 });
 
 test('a runtime of a user is there beside the others, and may replace one', async () => {

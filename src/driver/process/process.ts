@@ -238,6 +238,7 @@ class Processes implements ProcessDriver {
       loaded = await loading;
     } catch {
       linked.kill();
+      if (this.#closed) throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
       const status = await linked.exited;
       const what = bound.exceeded()
         ? `${overLimit(version)} while it loaded ${files.entry}`

@@ -196,9 +196,12 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     if (query.lines > 0)
       for (const line of output.tail(entry.row.id, { linesMax: query.lines })) write(line);
     if (query.follow === 'true') {
-      const unfollow = output.follow(entry.row.id, line => {
-        // A reader that does not keep up loses lines, not the gateway's memory.
-        if (stream.writableLength < followBytesMax) write(line);
+      const unfollow = output.follow(entry.row.id, {
+        onLine(line) {
+          // A reader that does not keep up loses lines, not the gateway's memory.
+          if (stream.writableLength < followBytesMax) write(line);
+        },
+        onEnd: () => stream.end(),
       });
       followers.add(stream);
       // A quiet log has a head too: whoever follows knows that it began.
