@@ -7,7 +7,7 @@ import { createClient, type Fetch } from '../../client/client.ts';
 import type { Config } from '../config.ts';
 import type { Gateway } from '../main.ts';
 import { leaveAddress, takeAddress } from './access.ts';
-import type { Context } from './context.ts';
+import { type Context, givenNamespace } from './context.ts';
 import { applyProject, loadProject, type Project } from './project.ts';
 
 /** Flags of a gateway as commander gives them; parseConfig knows what they mean. */
@@ -18,7 +18,10 @@ export function addServeCommand(program: Command, contextOf: (command: Command) 
     program.command('serve').description('start a gateway and serve until it is told to stop'),
   )
     .option('--apply <dir>', 'apply this directory’s fnway.yaml first')
-    .action((options, command) => serve(contextOf(command), options));
+    .action((options, command) => {
+      const context = contextOf(command);
+      return serve(context, { options, namespace: givenNamespace(command, context.env) });
+    });
 }
 
 /**
@@ -80,6 +83,16 @@ export function clientInProcess(running: RunningGateway, namespace: string | und
   });
 }
 
+/** A command that fails must leave nothing running: the gateway would outlive what is told of it. */
+export async function stopOnError<T>(running: RunningGateway, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    await running.stop();
+    throw error;
+  }
+}
+
 /**
  * Resolves after the first SIGTERM or SIGINT and a clean stop. A second one ends the process at
  * once.
@@ -98,16 +111,28 @@ export async function untilSignal(context: Context, stop: () => Promise<void>): 
   await stop();
 }
 
-async function serve(context: Context, options: ServeOptions): Promise<void> {
+async function serve(
+  context: Context,
+  given: { options: ServeOptions; namespace: string | undefined },
+): Promise<void> {
   const { out, env } = context;
-  const { apply, ...flags } = options;
+  const { apply, ...flags } = given.options;
   // Read first: a manifest with mistakes stops a gateway before it has changed anything.
   const project = typeof apply === 'string' ? await loadProject(apply) : undefined;
   const running = await startGateway(flags, env);
   const { url } = running;
-  const stopped = untilSignal(context, () => running.stop());
-  if (project !== undefined) await applyFirst(context, running, project);
-  if (out.json) out.row({ url });
+  let isStopping = false;
+  const stopped = untilSignal(context, () => {
+    isStopping = true;
+    return running.stop();
+  });
+  if (project !== undefined) {
+    const namespace = given.namespace ?? project.manifest.namespace;
+    await stopOnError(running, () => applyFirst(context, { running, project, namespace }));
+  }
+  // Who waits for this line must not take a gateway that goes for one that comes.
+  if (isStopping) await stopped;
+  else if (out.json) out.row({ url });
   else out.line(`fnway listening on ${url}`);
   await stopped;
   context.exit(0);
@@ -118,11 +143,10 @@ async function serve(context: Context, options: ServeOptions): Promise<void> {
  * answers.
  */
 async function applyFirst(
-  { out, env }: Context,
-  running: RunningGateway,
-  project: Project,
+  { out }: Context,
+  given: { running: RunningGateway; project: Project; namespace: string | undefined },
 ): Promise<void> {
-  const namespace = env.FNWAY_NAMESPACE || project.manifest.namespace;
+  const { running, project, namespace } = given;
   const client = clientInProcess(running, namespace);
   await applyProject(client, project, { out, line: text => out.note(text) });
 }

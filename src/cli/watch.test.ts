@@ -18,7 +18,10 @@ test('what was saved before the watch began is looked at, and what is saved then
   writeFileSync(manifest, '');
   const seen: Changes[] = [];
   const watched = { manifest, sources: new Map([[source, ['hello', 'again']]]) };
-  const watcher = await watchProject(watched, async changes => void seen.push(changes));
+  const watcher = await watchProject(watched, {
+    onChange: async changes => void seen.push(changes),
+    onError: error => assert.fail(error),
+  });
   try {
     await waitFor(() => seen.length === 1);
     assert.equal(seen[0]!.manifest, true);

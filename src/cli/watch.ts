@@ -34,7 +34,7 @@ export interface Watcher {
  */
 export async function watchProject(
   first: Watched,
-  onChange: (changes: Changes) => Promise<void>,
+  on: { onChange: (changes: Changes) => Promise<void>; onError: (error: Error) => void },
 ): Promise<Watcher> {
   let watched = first;
   let manifest = false;
@@ -50,7 +50,7 @@ export async function watchProject(
       const changes = { manifest, functions };
       manifest = false;
       functions = new Set();
-      await onChange(changes);
+      await on.onChange(changes);
     }
     busy = false;
   }
@@ -75,7 +75,7 @@ export async function watchProject(
   });
   // Later ones, such as too many watches, must not end the gateway; what is watched already goes
   // on.
-  watcher.on('error', () => {});
+  watcher.on('error', error => on.onError(error as Error));
   // What was saved since the project was read and before the watch began.
   manifest = true;
   timer ??= setTimeout(flush, 0);

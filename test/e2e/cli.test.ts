@@ -6,7 +6,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
@@ -14,6 +14,8 @@ import { after, before, describe, test } from 'node:test';
 const cli = join(import.meta.dirname, '../../src/cli/cli.ts');
 const directory = mkdtempSync(join(tmpdir(), 'fnway-cli-e2e-'));
 const limit = { timeout: 60_000 };
+
+after(() => rmSync(directory, { recursive: true, force: true, maxRetries: 10 }));
 
 interface Ended {
   code: number | null;
@@ -54,7 +56,6 @@ describe('the commands beside a gateway', limit, () => {
   }, limit);
   after(async () => {
     if (gateway.exitCode === null) gateway.kill('SIGKILL');
-    rmSync(directory, { recursive: true, force: true, maxRetries: 10 });
   });
 
   test('find it by the address that it left', limit, async () => {
@@ -77,4 +78,19 @@ describe('the commands beside a gateway', limit, () => {
     assert.equal(code, 0);
     assert.equal(existsSync(address), false);
   });
+});
+
+test('serve applies a project to the namespace that it is given', limit, async () => {
+  const project = mkdtempSync(join(tmpdir(), 'fnway-cli-project-'));
+  writeFileSync(join(project, 'fnway.yaml'), 'functions:\n  a: { script: echo a, auth: none }\n');
+  const flags = ['--data', join(project, 'data'), '--port', '0', '--log-level', 'warn'];
+  const serving = start(['serve', ...flags, '--apply', project, '-n', 'team']);
+  const [line] = await once(serving.stdout!.setEncoding('utf8'), 'data');
+  const url = /http:\S+/.exec(line)![0];
+  assert.equal(await (await fetch(`${url}/function/a.team`)).text(), 'a\n');
+  assert.equal((await fetch(`${url}/function/a`)).status, 401);
+  serving.kill('SIGTERM');
+  const [code] = await once(serving, 'close');
+  assert.equal(code, 0);
+  rmSync(project, { recursive: true, maxRetries: 10 });
 });
