@@ -22,9 +22,17 @@ export interface PushedBodyOptions {
 
 type State = 'open' | 'ended' | 'failed';
 
+/**
+ * Chunks that wait are merged up to this size: a window is counted in bytes, and a chunk of one byte costs a hundred
+ * times that in memory.
+ */
+const mergedBytes = 8192;
+
 export class PushedBody implements BodyStream {
   readonly #options: PushedBodyOptions;
   #chunks: Uint8Array[] = [];
+  /** What the last chunk is a part of, when it was merged from several. */
+  #merged: Buffer | undefined;
   #state: State = 'open';
   #error: Error | undefined;
   #wake: (() => void) | undefined;
@@ -37,8 +45,21 @@ export class PushedBody implements BodyStream {
 
   push(chunk: Uint8Array): void {
     if (this.#state !== 'open' || chunk.length === 0) return;
-    this.#chunks.push(chunk);
+    if (!this.#mergedWith(chunk)) this.#chunks.push(chunk);
     this.#signalReader();
+  }
+
+  /** Puts a chunk behind the last one that waits, if both together are small. */
+  #mergedWith(chunk: Uint8Array): boolean {
+    const last = this.#chunks.at(-1);
+    if (last === undefined || last.length + chunk.length > mergedBytes) return false;
+    if (this.#merged === undefined || this.#merged.buffer !== last.buffer) {
+      this.#merged = Buffer.allocUnsafeSlow(mergedBytes);
+      this.#merged.set(last);
+    }
+    this.#merged.set(chunk, last.length);
+    this.#chunks[this.#chunks.length - 1] = this.#merged.subarray(0, last.length + chunk.length);
+    return true;
   }
 
   end(): void {
@@ -68,18 +89,6 @@ export class PushedBody implements BodyStream {
     if (this.#closed) fn();
     else if (this.#onClose === undefined) this.#onClose = [fn];
     else this.#onClose.push(fn);
-  }
-
-  /** Everything that has arrived so far, without waiting; undefined when nothing has. For writers that batch. */
-  take(): Uint8Array[] | undefined {
-    if (this.#chunks.length === 0) return undefined;
-    const chunks = this.#chunks;
-    this.#chunks = [];
-    let bytes = 0;
-    for (const chunk of chunks) bytes += chunk.length;
-    if (this.#state === 'ended') this.#close();
-    this.#options.onRead(bytes);
-    return chunks;
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Uint8Array, void> {

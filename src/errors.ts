@@ -1,6 +1,6 @@
 /**
  * Errors of the caller or the platform. A function's own failure is not one of them: it is a value
- * (`FunctionFailure` in invoke/invoke.ts). Our own mistakes are `assert`s. Compare `code`, never classes.
+ * (`FunctionFailure` in domain/function.ts). Our own mistakes are `assert`s. Compare `code`, never classes.
  */
 import type { ErrorCode, Issue, Problem } from '../client/errors.ts';
 
@@ -210,7 +210,7 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
   DATA_DIRECTORY_UNUSABLE: {
     status: 503,
     title: 'The data directory cannot be used',
-    remedy: 'Correct the permissions, or use another --data directory.',
+    remedy: 'See that it is writable and that its disk has room, or use another --data directory.',
   },
   CONFIG_INVALID: { status: 422, title: 'Invalid setting', remedy: 'Correct the setting named.' },
   ADDRESS_IN_USE: {
@@ -287,8 +287,4 @@ export function toProblem(error: unknown, requestId?: string): Problem {
 /** An invariant of ours. A failure is a bug: it names the invariant and ends what runs. */
 export function assert(condition: unknown, invariant: string): asserts condition {
   if (!condition) throw new Error(`invariant broken: ${invariant}`);
-}
-
-export function unreachable(value: never): never {
-  throw new Error(`invariant broken: unexpected ${JSON.stringify(value)}`);
 }

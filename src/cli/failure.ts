@@ -5,7 +5,7 @@
  */
 import { isApiError } from '../../client/client.ts';
 import type { Issue, Problem } from '../../client/errors.ts';
-import { isGatewayError, toProblem } from '../errors.ts';
+import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
 
 export const exitCodes = {
   ok: 0,
@@ -57,10 +57,31 @@ export function problemOf(error: unknown): Problem {
   if (isApiError(error)) return error.problem;
   const problem = toProblem(error);
   if (isGatewayError(error)) return problem;
+  const machine = machineProblem(error);
+  if (machine !== undefined) return toProblem(machine);
   const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const remedy = 'Report it with the text above.';
   return { ...problem, title: 'A mistake in fnway', detail, remedy };
 }
+
+/** What the machine refused, such as a file on a full disk: no mistake of ours, and not of the command. */
+function machineProblem(error: unknown): GatewayError | undefined {
+  const { code, message } = (error ?? {}) as NodeJS.ErrnoException;
+  const remedy = machineRemedies[code ?? ''];
+  if (remedy === undefined) return undefined;
+  return new GatewayError('DATA_DIRECTORY_UNUSABLE', message, { cause: error, remedy });
+}
+
+const machineRemedies: Record<string, string> = {
+  ENOSPC: 'Free space on the disk, or use another --data directory.',
+  EDQUOT: 'Free space within your quota, or use another --data directory.',
+  EROFS: 'Use another --data directory: this file system is read-only.',
+  EACCES: 'Correct the permissions, or use another --data directory.',
+  EPERM: 'Correct the permissions, or use another --data directory.',
+  EIO: 'See the log of the kernel for what is wrong with the disk.',
+  EMFILE: 'Raise the limit of open files (ulimit -n).',
+  ENFILE: 'Raise the limit of open files of the machine (fs.file-max).',
+};
 
 /** The three parts as lines; `issues` beyond the one that the detail tells are listed. */
 export function problemLines(problem: Problem): { title: string; why: string[]; next?: string } {

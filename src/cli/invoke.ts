@@ -2,7 +2,7 @@
  * `fnway invoke`: calls a function and streams its answer to standard output. The function's answer
  * is the result whatever it is; a failing status is told on standard error and by the exit code.
  */
-import { fstatSync, openAsBlob } from 'node:fs';
+import { fstatSync, openAsBlob, statSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
@@ -45,7 +45,7 @@ async function invoke(context: Context, target: string, options: Options): Promi
   const body = await bodyOf(options, headers);
   const call: InvokeOptions = { headers, body, redirect: 'manual' };
   if (version !== undefined) call.version = version;
-  if (options.method !== undefined) call.method = options.method.toUpperCase();
+  if (options.method !== undefined) call.method = parseMethod(options.method);
   if (options.path !== undefined) call.path = options.path;
   if (body !== null && /^(?:GET|HEAD)$/.test(call.method ?? '')) {
     throw new GatewayError('COMMAND_INVALID', `A ${call.method} call cannot have a body.`, {
@@ -57,7 +57,7 @@ async function invoke(context: Context, target: string, options: Options): Promi
   if (problem !== undefined) throw new ApiError(problem);
   if (response.status >= 400) context.fail(exitCodes.function);
   if (out.json) {
-    const bytes = Buffer.from(await response.arrayBuffer());
+    const bytes = Buffer.from(await response.arrayBuffer().catch(cause => brokenOff(name, cause)));
     const text = bytes.toString('utf8');
     const isText = Buffer.from(text, 'utf8').equals(bytes);
     out.value({
@@ -69,16 +69,26 @@ async function invoke(context: Context, target: string, options: Options): Promi
   }
   if (response.body !== null) {
     const answer = Readable.fromWeb(response.body as never);
-    await pipeline(answer, process.stdout, { end: false }).catch(cause => {
-      throw new GatewayError('FUNCTION_FAILED', `${name} broke off its answer.`, {
-        cause,
-        remedy: `See its output: fnway logs ${name}`,
-      });
-    });
+    await pipeline(answer, process.stdout, { end: false }).catch(cause => brokenOff(name, cause));
   }
   if (response.status >= 400) {
     out.note(`${out.errorColors.red('✗')} ${name} answered ${statusText(response)}`);
   }
+}
+
+function brokenOff(name: string, cause: unknown): never {
+  const remedy = `See its output: fnway logs ${name}`;
+  throw new GatewayError('FUNCTION_FAILED', `${name} broke off its answer.`, { cause, remedy });
+}
+
+/** Those that fetch can send; the gateway passes on any but CONNECT. */
+function parseMethod(text: string): string {
+  const method = text.toUpperCase();
+  if (/^[!#$%&'*+\-.^_`|~0-9A-Z]+$/.test(method) && !/^(?:CONNECT|TRACE|TRACK)$/.test(method))
+    return method;
+  throw new GatewayError('COMMAND_INVALID', `${JSON.stringify(text)} is no method of a call.`, {
+    remedy: 'Write -X GET, POST, PUT, PATCH, DELETE, HEAD or OPTIONS.',
+  });
 }
 
 function statusText({ status, statusText }: Response): string {
@@ -142,6 +152,7 @@ async function bodyOf(options: Options, headers: Headers): Promise<BodyInit | nu
   if (file === undefined) return null;
   setType(headers, file.endsWith('.json') ? 'application/json' : 'application/octet-stream');
   try {
+    if (statSync(file).isDirectory()) throw new Error('it is a directory');
     return await openAsBlob(file);
   } catch (cause) {
     throw new GatewayError('COMMAND_INVALID', `The file ${file} cannot be read.`, {

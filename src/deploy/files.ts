@@ -30,7 +30,8 @@ export async function removeFunction(path: string, identity: Identity | undefine
   const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
   for (const entry of entries) {
     // Nobody else could ever go into one of these.
-    if (entry.name.startsWith(stagingPrefix)) await rm(join(path, entry.name), { recursive: true });
+    if (entry.name.startsWith(stagingPrefix))
+      await rm(join(path, entry.name), { recursive: true, force: true });
     else if (entry.isDirectory()) await removeVersion(join(path, entry.name), identity);
     else await rm(join(path, entry.name), { force: true });
   }

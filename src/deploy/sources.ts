@@ -17,9 +17,12 @@ export class Sources {
     this.#blobs = blobs;
   }
 
-  /** Stores an uploaded archive; resolves with its digest. Everything about it is checked before anything is kept. */
-  async putArchive(archive: Uint8Array): Promise<string> {
-    return this.#put(await unpackTree(archive));
+  /**
+   * Stores an uploaded archive; resolves with its digest. Everything about it is checked before anything is kept. One
+   * at a time: a small archive may hold a tree of the largest size, and that is in memory meanwhile.
+   */
+  putArchive(archive: Uint8Array): Promise<string> {
+    return this.#inTurn(async () => this.#put(await unpackTree(archive)));
   }
 
   has(digest: string): Promise<boolean> {

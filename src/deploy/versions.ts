@@ -47,6 +47,8 @@ export class Versions {
   /** Builds under way, so that callers can wait for them. */
   readonly #builds = new Map<LivingVersion, Promise<void>>();
   readonly #closing = new AbortController();
+  /** One source at a time is in memory. */
+  #writing: Promise<unknown> = Promise.resolve();
 
   constructor(options: VersionsOptions) {
     this.#options = options;
@@ -244,10 +246,12 @@ export class Versions {
   }
 
   async #makeFiles(version: LivingVersion): Promise<{ log: string; failure?: VersionFailure }> {
-    const { spec, directory, identity } = version;
+    const { spec } = version;
     if (spec.kind !== 'source' && spec.kind !== 'script') return { log: '' };
-    const tree = await this.#treeOf(spec);
-    if (tree === undefined) {
+    const write = () => this.#writeSource(version);
+    const writing = this.#writing.then(write, write);
+    this.#writing = writing.catch(() => {});
+    if (!(await writing)) {
       return {
         log: '',
         failure: {
@@ -256,9 +260,6 @@ export class Versions {
         },
       };
     }
-    await rm(version.markerFile, { force: true });
-    await removeVersion(directory, identity);
-    await this.#writeSource(tree, version);
     const built =
       spec.kind === 'script'
         ? { ok: true as const, entry: scriptEntry, log: '' }
@@ -270,9 +271,17 @@ export class Versions {
     return { log: built.log };
   }
 
-  /** Whole or not at all: half of a tree, left by a gateway that was killed, would be root's among its user's. */
-  async #writeSource(tree: Tree, version: LivingVersion): Promise<void> {
-    const { directory, identity, entry } = version;
+  /**
+   * Whole or not at all: half of a tree, left by a gateway that was killed, would be root's among its user's. False
+   * when there is no such source.
+   */
+  async #writeSource(version: LivingVersion): Promise<boolean> {
+    const { spec, directory, identity, entry } = version;
+    this.#closing.signal.throwIfAborted();
+    const tree = await this.#treeOf(spec);
+    if (tree === undefined) return false;
+    await rm(version.markerFile, { force: true });
+    await removeVersion(directory, identity);
     const staging = stagingOf(directory);
     await rm(staging, { recursive: true, force: true });
     await mkdir(dirname(directory), { recursive: true, mode: 0o711 });
@@ -281,7 +290,8 @@ export class Versions {
     const written = join(staging, 'tree');
     await writeTree(tree, written, identity === undefined ? {} : { owner: identity });
     await rename(written, directory);
-    await rm(staging, { recursive: true });
+    await rm(staging, { recursive: true, force: true });
+    return true;
   }
 
   async #treeOf(spec: VersionSpec): Promise<Tree | undefined> {

@@ -49,6 +49,26 @@ const refused: Array<[why: string, definition: unknown, path: string]> = [
   ['a long description', { ...valid, description: 'x'.repeat(1025) }, 'description'],
   ['a long script', { script: 'x'.repeat(definitionLimits.scriptBytesMax + 1) }, 'script'],
   [
+    'a script of many bytes in few letters',
+    { script: 'é'.repeat(definitionLimits.scriptBytesMax / 2 + 1) },
+    'script',
+  ],
+  [
+    'a variable of many bytes in few letters',
+    { ...valid, env: { A: 'é'.repeat(definitionLimits.envBytesMax / 2) } },
+    'env',
+  ],
+  [
+    'files of many bytes in few letters',
+    {
+      runtime: 'node',
+      source: { files: { a: 'é'.repeat(definitionLimits.sourceTextBytesMax / 2 + 1) } },
+    },
+    'source',
+  ],
+  ['env of a server that runs already', { http: { url: 'http://a' }, env: { A: 'b' } }, 'env'],
+  ['memory of a server that runs already', { http: { url: 'http://a' }, memory: '64Mi' }, 'memory'],
+  [
     'many variables',
     { ...valid, env: Object.fromEntries(Array.from({ length: 257 }, (_, i) => [`A${i}`, ''])) },
     'env',

@@ -70,7 +70,7 @@ const envSchema = z
     `more than ${definitionLimits.envKeysMax} variables`,
   )
   .refine(
-    env => JSON.stringify(env).length <= definitionLimits.envBytesMax,
+    env => Buffer.byteLength(JSON.stringify(env)) <= definitionLimits.envBytesMax,
     `more than ${definitionLimits.envBytesMax} bytes`,
   )
   .refine(
@@ -105,7 +105,7 @@ const filesSchema = z
   )
   .refine(
     files =>
-      Object.values(files).reduce((sum, text) => sum + text.length, 0) <=
+      Object.values(files).reduce((sum, text) => sum + Buffer.byteLength(text), 0) <=
       definitionLimits.sourceTextBytesMax,
     `more than ${definitionLimits.sourceTextBytesMax} bytes; upload an archive instead`,
   );
@@ -122,7 +122,15 @@ export const definitionSchema = z
   .strictObject({
     runtime: nameSchema.optional(),
     source: sourceSchema.optional(),
-    script: z.string().min(1).max(definitionLimits.scriptBytesMax).optional(),
+    script: z
+      .string()
+      .min(1)
+      .max(definitionLimits.scriptBytesMax)
+      .refine(
+        text => Buffer.byteLength(text) <= definitionLimits.scriptBytesMax,
+        `more than ${definitionLimits.scriptBytesMax} bytes`,
+      )
+      .optional(),
     http: z
       .strictObject({
         url: z.url({ protocol: /^https?$/, error: 'write an http:// or https:// address' }),
@@ -173,6 +181,12 @@ export const definitionSchema = z
     for (const key of ['command', 'port'] as const) {
       if (definition[key] !== undefined && definition.image === undefined) {
         ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for image only` });
+      }
+    }
+    for (const key of ['env', 'memory', 'stream'] as const) {
+      if (definition[key] !== undefined && definition.http !== undefined) {
+        const message = `${key} is for code that the gateway runs; the server of an http function has its own`;
+        ctx.addIssue({ code: 'custom', path: [key], message });
       }
     }
     for (const key of ['entry', 'buildEnv', 'allowScripts'] as const) {

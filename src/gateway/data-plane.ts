@@ -24,12 +24,12 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import { type Exchange, headerOf } from './exchange.ts';
 import {
   badHeaderValue,
+  connectionOptions,
   type Incoming,
   isDocument,
   isGatewaysOwn,
   isHeaderName,
   isHopByHop,
-  isNamedIn,
   isOurs,
   readHeaders,
 } from './headers.ts';
@@ -222,7 +222,13 @@ class DataPlane {
       answer => {
         if (isStream(answer.body)) answer.body.onClose(() => inFlight.remove(place));
         else inFlight.remove(place);
-        this.#answer(exchange, answer, made.label);
+        try {
+          this.#answer(exchange, answer, made.label);
+        } catch (error) {
+          // A mistake of ours costs one call, never the gateway.
+          if (isStream(answer.body)) answer.body.cancel(brokenHeader);
+          this.#refuse(exchange, error, made.label);
+        }
       },
       error => {
         inFlight.remove(place);
@@ -235,13 +241,14 @@ class DataPlane {
   #answer(exchange: Exchange, reply: Reply, label: string): void {
     if (reply.failure !== undefined) return this.#answerFailure(exchange, reply, label);
     const headers: HeaderPairs = [];
-    const named = headerOf(reply.headers, 'connection')?.toLowerCase();
+    const connection = headerOf(reply.headers, 'connection');
+    const named = connection === undefined ? undefined : connectionOptions(connection);
     let isTyped = false;
     let length: string | undefined;
     for (let i = 0; i < reply.headers.length; i += 2) {
       const name = reply.headers[i]!;
       if (isHopByHop(name) || isGatewaysOwn(name)) continue;
-      if (named !== undefined && isNamedIn(named, name)) continue;
+      if (named?.has(name.toLowerCase())) continue;
       const value = reply.headers[i + 1]!;
       if (!isHeaderName(name) || badHeaderValue.test(value)) {
         return this.#answerInvalid(exchange, reply, label, `the header ${JSON.stringify(name)}`);
@@ -321,12 +328,13 @@ class DataPlane {
   ): HeaderPairs {
     const { trustProxy } = this.#options;
     const headers: HeaderPairs = [];
-    const { pairs } = incoming;
+    const { pairs, connection } = incoming;
+    const named = connection === undefined ? undefined : connectionOptions(connection);
     for (let i = 0; i < pairs.length; i += 2) {
       const name = pairs[i]!;
       if (isOurs(name, trustProxy) || isHopByHop(name)) continue;
       if (consumed && name.length === 13 && name.toLowerCase() === 'authorization') continue;
-      if (incoming.connection !== undefined && isNamedIn(incoming.connection, name)) continue;
+      if (named?.has(name.toLowerCase())) continue;
       headers.push(name, pairs[i + 1]!);
     }
     const address = exchange.remoteAddress;

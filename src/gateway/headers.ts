@@ -128,11 +128,13 @@ export function isHopByHop(name: string): boolean {
   }
 }
 
-export function isNamedIn(connection: string, name: string): boolean {
-  const lower = name.toLowerCase();
+/** The headers, in lower case, that a Connection header takes off a message. */
+export function connectionOptions(connection: string): Set<string> {
+  const options = new Set<string>();
+  for (const option of connection.split(',')) options.add(option.trim().toLowerCase());
   // What frames or addresses the message cannot be taken off by a client's Connection header.
-  if (lower === 'host' || lower === 'content-length' || lower === 'content-type') return false;
-  return connection.split(',').some(option => option.trim() === lower);
+  for (const name of ['host', 'content-length', 'content-type']) options.delete(name);
+  return options;
 }
 
 /** A caller's own id for a call: printable, short, safe in a log line. */
@@ -162,7 +164,8 @@ export function isDocument(type: string): boolean {
   const c = type.charCodeAt(0) | 0x20;
   // text/plain and application/json, the most common by far, are told from the rest by few characters.
   if (c === 0x61 && type.startsWith('application/json')) return false;
-  return /^\s*(?:text\/(?:html|xml|xsl)|application\/xml|[^;]*\+xml)/i.test(type);
+  // Anywhere, as browsers take the last of several types; and in one pass, as functions choose the text.
+  return /text\/(?:html|xml|xsl)|application\/xml|\+xml/i.test(type);
 }
 
 /** Names that only the gateway may put into an answer. */

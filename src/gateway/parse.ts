@@ -13,6 +13,11 @@ export function parse<T extends z.ZodType>(
   value: unknown,
   code: ErrorCode,
 ): z.output<T> {
+  const lost = lostKey(value, '');
+  if (lost !== undefined) {
+    const message = 'the name __proto__ cannot be used';
+    throw new GatewayError(code, `${lost}: ${message}`, { issues: [{ path: lost, message }] });
+  }
   const result = schema.safeParse(value);
   if (result.success) return result.data;
   const found = result.error.issues;
@@ -27,6 +32,18 @@ export function parse<T extends z.ZodType>(
   const more = others > 0 ? ` (and ${others} more)` : '';
   const where = first.path === '' ? '' : `${first.path}: `;
   throw new GatewayError(code, `${where}${first.message}${hint}${more}`, { issues });
+}
+
+/** The path of a key that zod would drop from a record without a word. At the top it is an unknown key like others. */
+function lostKey(value: unknown, path: string): string | undefined {
+  if (value === null || typeof value !== 'object') return undefined;
+  for (const key of Object.keys(value)) {
+    const inner = path === '' ? key : `${path}.${key}`;
+    if (key === '__proto__' && path !== '') return inner;
+    const found = lostKey((value as Record<string, unknown>)[key], inner);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 function explain(issue: z.core.$ZodIssue, schema: z.ZodType): Issue[] {

@@ -303,6 +303,15 @@ describe('a process that breaks the protocol in the middle of a call', { timeout
     ['a FAIL that is no JSON', stream => encode({ type: types.FAIL, stream, payload: 'no' })],
     ['a FAIL of nothing', stream => encode({ type: types.FAIL, stream, payload: '{}' })],
     ['a FAIL of a list', stream => encode({ type: types.FAIL, stream, payload: '[]' })],
+    ...Object.entries({ type: {}, file: 1, stack: [], line: '1', column: 0.5, message: {} }).map(
+      ([key, value]): [string, (stream: number) => Buffer] => [
+        `a FAIL whose ${key} is of another kind`,
+        stream => {
+          const problem = { reason: 'threw', message: 'm', [key]: value };
+          return encode({ type: types.FAIL, stream, payload: JSON.stringify(problem) });
+        },
+      ],
+    ),
   ];
   for (const [what, bytes] of breaks) {
     test(`${what}: the link closes, and each call fails once`, { timeout: 2000 }, async () => {

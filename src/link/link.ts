@@ -328,11 +328,7 @@ export class Link {
         return wake?.();
       }
       case frameTypes.FAIL:
-        return this.#receiveFailure(
-          id,
-          stream,
-          parseJson(chunk, start, end) as unknown as LinkProblem,
-        );
+        return this.#receiveFailure(id, stream, parseProblem(chunk, start, end));
       case frameTypes.CANCEL: {
         const error = new GatewayError(
           'FUNCTION_FAILED',
@@ -353,10 +349,7 @@ export class Link {
       const body = parseJson(chunk, start, end).body === 'whole' ? 'whole' : 'stream';
       this.#onLoaded?.({ ok: true, body });
     } else if (type === frameTypes.LOAD_FAILED) {
-      this.#onLoaded?.({
-        ok: false,
-        problem: parseJson(chunk, start, end) as unknown as LinkProblem,
-      });
+      this.#onLoaded?.({ ok: false, problem: parseProblem(chunk, start, end) });
     } else if (type === frameTypes.PONG) {
       this.#onPong?.();
     } else {
@@ -427,9 +420,6 @@ export class Link {
   }
 
   #receiveFailure(id: number, stream: Stream, problem: LinkProblem): void {
-    if (typeof problem.message !== 'string' || typeof problem.reason !== 'string') {
-      throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a FAIL without reason and message');
-    }
     if (stream.reply !== undefined) {
       throw new GatewayError(
         'LINK_PROTOCOL_BROKEN',
@@ -478,4 +468,28 @@ function parseJson(chunk: Buffer, start: number, end: number): Record<string, un
       return value as Record<string, unknown>;
   } catch {}
   throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a payload that is not a JSON object');
+}
+
+/** A function can write on its process's link: nothing is taken for what the runtime would have sent. */
+function parseProblem(chunk: Buffer, start: number, end: number): LinkProblem {
+  const value = parseJson(chunk, start, end);
+  const { reason, message } = value;
+  if (typeof reason !== 'string' || typeof message !== 'string')
+    throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a failure without reason and message');
+  const problem: LinkProblem = { reason, message };
+  for (const key of ['type', 'file', 'stack'] as const) {
+    const text = value[key];
+    if (typeof text === 'string') problem[key] = text;
+    else if (text !== undefined && text !== null) throw notOf(key, 'text');
+  }
+  for (const key of ['line', 'column'] as const) {
+    const number = value[key];
+    if (Number.isSafeInteger(number)) problem[key] = number as number;
+    else if (number !== undefined && number !== null) throw notOf(key, 'an integer');
+  }
+  return problem;
+}
+
+function notOf(key: string, kind: string): GatewayError {
+  return new GatewayError('LINK_PROTOCOL_BROKEN', `the ${key} of a failure is not ${kind}`);
 }

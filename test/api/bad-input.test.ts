@@ -174,6 +174,22 @@ test('an unknown key is refused with the nearest known one', async () => {
   }
 });
 
+test('a key that would be lost without a word is refused', async () => {
+  for (const key of ['env', 'buildEnv', 'labels', 'source.files']) {
+    const inner = '{"__proto__":"x","constructor":"y"}';
+    const definition = key === 'source.files' ? `"source":{"files":${inner}}` : `"${key}":${inner}`;
+    const problem = await problemOf(
+      await putText(`{"runtime":"node",${definition}}`),
+      invalid,
+      key,
+    );
+    assert.deepEqual(
+      problem.issues?.map(issue => issue.path),
+      [`${key}.__proto__`],
+    );
+  }
+});
+
 test('a definition with very many mistakes is refused at once and in few words', async () => {
   const keys = Array.from({ length: 20_000 }, (_, i) => [`k${i}`, 0]);
   const env = Object.fromEntries(keys.map(([key]) => [`${key}-`, {}]));

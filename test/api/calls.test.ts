@@ -383,6 +383,7 @@ test('a document that a browser would run gets the sandbox policy', async () => 
     'text/html',
     'TEXT/HTML; charset=utf-8',
     ' text/html',
+    'text/plain, text/html',
     'application/xhtml+xml',
     'image/svg+xml',
     'application/xml',

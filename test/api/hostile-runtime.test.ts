@@ -59,6 +59,12 @@ function answer(path, stream) {
   if (path === '/long') return socket.write(Buffer.alloc(64, 255));
   if (path === '/bad-json') return socket.write(frame(10, 0, stream, 0, '{'));
   if (path === '/null-json') return socket.write(frame(10, 0, stream, 0, 'null'));
+  const odd = { toString: 1, valueOf: 2 };
+  const fails = { '/odd-type': { type: odd }, '/odd-file': { file: odd }, '/odd-line': { line: odd } };
+  if (fails[path] !== undefined) {
+    const problem = { reason: 'threw', message: 'm', file: 'f', ...fails[path] };
+    return socket.write(frame(10, 0, stream, 0, JSON.stringify(problem)));
+  }
   if (path === '/no-stream') return socket.write(frame(6, END, 4_000_000, 3, '200'));
 }
 socket.on('close', () => process.exit(0));
@@ -116,7 +122,8 @@ test('a header that is none never reaches a client', async () => {
 
 test('a head or a frame that breaks the protocol ends the instance, not the gateway', async () => {
   const paths = ['/status-0', '/status-101', '/status-text', '/half', '/data-first', '/type-99'];
-  for (const path of [...paths, '/long', '/bad-json', '/null-json']) {
+  const fails = ['/odd-type', '/odd-file', '/odd-line'];
+  for (const path of [...paths, ...fails, '/long', '/bad-json', '/null-json']) {
     assert.match(await rawAnswer(path, ''), /^502/, path);
     await everythingElseWorks(path);
   }

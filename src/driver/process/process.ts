@@ -3,7 +3,7 @@
  * links, the keeper and the memory watch; decides which process becomes which instance.
  */
 
-import { chmodSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
@@ -64,7 +64,13 @@ export async function openProcessDriver(options: ProcessDriverOptions): Promise<
   await endPredecessor({ mark, uidRange, cgroups: cgroupPaths(mark) });
   const prefix = `fnway-${options.mark}-`;
   for (const name of readdirSync(tmpdir())) {
-    if (name.startsWith(prefix)) rmSync(join(tmpdir(), name), { recursive: true, force: true });
+    // Functions can write there too, and know the mark: a tree of theirs could change while it is walked.
+    const left = join(tmpdir(), name);
+    if (
+      name.startsWith(prefix) &&
+      lstatSync(left, { throwIfNoEntry: false })?.uid === process.getuid?.()
+    )
+      rmSync(left, { recursive: true, force: true });
   }
   const directory = mkdtempSync(join(tmpdir(), prefix));
   // Functions' users must reach the sockets in it; they are of no use without a secret.
