@@ -280,8 +280,7 @@ function linkRows(): string {
 | \`helloMsMax\` | from connecting to HELLO | ${ms(linkLimits.helloMsMax)} | fixed | the connection is closed |
 | \`strangersMax\` | connections that have not said HELLO | ${count(linkLimits.strangersMax)} | fixed | the oldest is closed |
 | \`secretLineBytesMax\` | first line on the socket for a forked child’s output | ${warm('secretLineBytesMax')} bytes | fixed | the connection is closed |
-| \`secretMsMax\` | from connecting there to the end of that line | ${ms(warm('secretMsMax'))} | fixed | the connection is closed |
-| \`outputConnectionsMax\` | connections there | ${count(warm('outputConnectionsMax'))} | fixed | the connection is closed |`;
+| \`secretMsMax\` | from connecting there to the end of that line | ${ms(warm('secretMsMax'))} | fixed | the connection is closed |`;
 }
 
 function outputRows(): string {

@@ -902,12 +902,12 @@ def load(link, message):
 
 
 def redirect_output(path, secret):
-    log = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    log.connect(path)
-    log.sendall(secret + b"\n")
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    log.close()
+    for descriptor, name in ((1, b"stdout"), (2, b"stderr")):
+        log = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        log.connect(path)
+        log.sendall(secret + b" " + name + b"\n")
+        os.dup2(log.fileno(), descriptor)
+        log.close()
 
 
 def replace_environment(variables):

@@ -105,7 +105,7 @@ def handle(event, context):
     instance.close();
   });
 
-  test('output goes to the log socket, line by line, after the secret', async () => {
+  test('each stream of output goes to the log socket, line by line', async () => {
     const instance = await gateway.load(
       `import sys
 print("loaded")
@@ -115,8 +115,8 @@ def handle(event):
     );
     await instance.logHas('loaded\n');
     await instance.call();
-    await instance.logHas('called\nerr\n');
-    assert.equal(instance.log.split('\n')[0], instance.secret);
+    await Promise.all([instance.logHas('called\n'), instance.logHas('err\n')]);
+    assert.deepEqual([instance.stdout, instance.stderr], ['loaded\ncalled\n', 'err\n']);
     instance.close();
   });
 
@@ -936,7 +936,7 @@ def handle(event):
       direct.socket.write(bytes);
       assert.deepEqual(await direct.exited, [1, null]);
       await direct.logClosed;
-      assert.match(direct.log, /^[^\n]+\nfnway: the gateway sent [^\n]+\n$/);
+      assert.match(direct.stderr, /^fnway: the gateway sent [^\n]+\n$/);
     });
   }
 
@@ -1044,6 +1044,8 @@ class Reply {
   }
 }
 
+type OnText = (text: string, stream: 'stdout' | 'stderr') => void;
+
 /** One linked process, seen from the gateway. */
 class Instance {
   readonly secret: string;
@@ -1053,7 +1055,10 @@ class Instance {
   logClosed: Promise<unknown> = Promise.resolve();
   exited: Promise<unknown[]> = Promise.resolve([]);
   hello = { protocol: 0, secret: '', pid: 0, runtime: '' };
+  /** Both streams, as they come. */
   log = '';
+  stdout = '';
+  stderr = '';
   lastStream = 0;
   #gateway: Gateway;
   #frames: Frame[] = [];
@@ -1102,8 +1107,9 @@ class Instance {
       mkdirSync(dirname(path), { recursive: true });
       writeFileSync(path, content);
     }
-    this.logClosed = this.#gateway.expectLog(this.secret, text => {
+    this.logClosed = this.#gateway.expectLog(this.secret, (text, stream) => {
       this.log += text;
+      this[stream] += text;
       for (const look of this.#logWaiting) look();
     });
     return {
@@ -1185,7 +1191,7 @@ interface Gateway {
   forkMany(count: number): Promise<Instance[]>;
   direct(env?: Record<string, string>, wrapper?: string[]): Promise<Instance>;
   load(code: string, message?: object): Promise<Instance>;
-  expectLog(secret: string, onText: (text: string) => void): Promise<void>;
+  expectLog(secret: string, onText: OnText): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -1194,7 +1200,7 @@ async function startGateway(): Promise<Gateway> {
   chmodSync(folder, 0o755);
   const [linkPath, logPath] = [join(folder, 'link'), join(folder, 'log')];
   const expected = new Map<string, (instance: Instance) => void>();
-  const logs = new Map<string, { onText: (text: string) => void; onClose: () => void }>();
+  const logs = new Map<string, { onText: OnText; onClose: () => void }>();
   const sockets = new Set<Socket>();
   const children: ChildProcess[] = [];
   let secrets = 0;
@@ -1213,17 +1219,22 @@ async function startGateway(): Promise<Gateway> {
   });
   const logServer = createServer(socket => {
     keep(socket);
-    let secret: string | undefined;
+    let name: string[] | undefined;
     let text = '';
     socket.setEncoding('utf8');
     socket.on('data', (piece: string) => {
       text += piece;
-      if (secret === undefined && text.includes('\n')) secret = text.slice(0, text.indexOf('\n'));
-      if (secret === undefined) return;
-      logs.get(secret)!.onText(text);
+      if (name === undefined && text.includes('\n')) {
+        name = text.slice(0, text.indexOf('\n')).split(' ');
+        text = text.slice(text.indexOf('\n') + 1);
+      }
+      if (name === undefined) return;
+      const [secret, stream] = name;
+      assert.ok(stream === 'stdout' || stream === 'stderr', stream);
+      logs.get(secret!)!.onText(text, stream);
       text = '';
     });
-    socket.on('close', () => secret !== undefined && logs.get(secret)!.onClose());
+    socket.on('close', () => name !== undefined && logs.get(name[0]!)!.onClose());
   });
   function keep(socket: Socket): void {
     sockets.add(socket);
@@ -1268,7 +1279,10 @@ async function startGateway(): Promise<Gateway> {
       return instance;
     },
     expectLog(secret, onText) {
-      return new Promise(resolve => logs.set(secret, { onText, onClose: () => resolve() }));
+      let open = 2;
+      return new Promise(resolve =>
+        logs.set(secret, { onText, onClose: () => --open === 0 && resolve() }),
+      );
     },
     async stop() {
       for (const socket of sockets) socket.destroy();

@@ -20,7 +20,7 @@ import {
 import type { Driver, Instance } from './driver.ts';
 
 /** How a version answers calls, or fails to start. */
-export const behaviours = [
+const behaviours = [
   /** Status 201, and the request's body, piece by piece. */
   'echo',
   /** Status 200 and `late` after 300 ms. */
@@ -368,6 +368,17 @@ function defineEnding(define: Define): void {
     assert.deepEqual(await instance.stop(0), one);
     assert.deepEqual(await instance.exited, one);
     assert.equal(instance.alive, false);
+  });
+
+  define('a shorter grace counts, whenever it is given', async bench => {
+    const instance = await bench.start('stubborn');
+    const running = run(bench, instance);
+    await sleep(systemClock, 50);
+    // Longer than this test may take.
+    void instance.stop(600_000);
+    assert.equal((await instance.stop(100)).reason, 'stopped');
+    await Promise.allSettled([running.reply]);
+    await doneOnce(running);
   });
 
   define('a call into an instance that has ended is refused and done', async bench => {

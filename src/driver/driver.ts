@@ -6,7 +6,6 @@ import type { VersionFailure } from '../domain/function.ts';
 import type { Call, CallSignal, Reply, Version } from '../invoke/invoke.ts';
 
 export interface Driver {
-  readonly kind: string;
   /** Whether this driver runs versions of this kind. */
   runs(version: Version): boolean;
   /**
@@ -35,7 +34,7 @@ export interface Instance {
   invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply>;
   /** Resolves when it has ended, for whatever reason. */
   readonly exited: Promise<Exit>;
-  /** Finishes the calls in flight within `graceMs`, then is killed with all its descendants. Idempotent. */
+  /** Finishes the calls in flight within `graceMs`, then is killed with all its descendants. Of several, the first to be over counts. */
   stop(graceMs: number): Promise<Exit>;
 }
 

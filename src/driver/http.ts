@@ -4,7 +4,7 @@
  */
 import type { Dispatcher, Pool as UndiciPool } from 'undici';
 import { PushedBody } from '../body.ts';
-import type { Clock, Timer } from '../clock.ts';
+import type { Clock } from '../clock.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import {
@@ -23,7 +23,6 @@ const connectionsMax = 128;
 export function createHttpDriver(options: { clock: Clock }): Driver {
   const instances = new Set<HttpInstance>();
   return {
-    kind: 'http',
     runs: version => version.spec.kind === 'http',
     async start(version: Version): Promise<Started> {
       // Loaded when the first such function is called: it costs the gateway 20 MiB.
@@ -53,7 +52,6 @@ class HttpInstance implements Instance {
   readonly #url: URL;
   readonly #pool: UndiciPool;
   readonly #clock: Clock;
-  #cut: Timer | undefined;
   #alive = true;
   #onExit!: (exit: Exit) => void;
 
@@ -94,15 +92,15 @@ class HttpInstance implements Instance {
   stop(graceMs: number): Promise<Exit> {
     if (this.#alive) {
       this.#alive = false;
-      void this.exited.then(() => this.#cut?.cancel());
       void this.#pool.close().then(() => this.#onExit({ reason: 'stopped' }));
     }
-    this.#cut?.cancel();
     const destroy = () => {
       void this.#pool.destroy().then(() => this.#onExit({ reason: 'stopped' }));
     };
-    if (graceMs > 0) this.#cut = this.#clock.after(graceMs, destroy);
-    else destroy();
+    if (graceMs > 0) {
+      const cut = this.#clock.after(graceMs, destroy);
+      void this.exited.then(() => cut.cancel());
+    } else destroy();
     return this.exited;
   }
 

@@ -55,7 +55,6 @@ export function createMockDriver(options: MockDriverOptions): MockDriver {
 }
 
 class Mock implements MockDriver {
-  readonly kind = 'mock';
   readonly instances = new Set<MockInstance>();
   starts = 0;
   readonly #options: MockDriverOptions;
@@ -110,7 +109,6 @@ export class MockInstance implements Instance {
   readonly #calls = new Set<MockCall>();
   readonly #ownEnd: Timer | undefined;
   #onExit!: (exit: Exit) => void;
-  #grace: Timer | undefined;
   alive = true;
   #over = false;
 
@@ -153,7 +151,8 @@ export class MockInstance implements Instance {
   stop(graceMs: number): Promise<Exit> {
     this.alive = false;
     if (graceMs <= 0 || this.#calls.size === 0) return this.kill('stopped');
-    this.#grace ??= this.#clock.after(graceMs, () => void this.kill('stopped'));
+    const grace = this.#clock.after(graceMs, () => void this.kill('stopped'));
+    void this.exited.then(() => grace.cancel());
     return this.exited;
   }
 
@@ -162,7 +161,6 @@ export class MockInstance implements Instance {
     if (this.#over) return this.exited;
     this.#over = true;
     this.alive = false;
-    this.#grace?.cancel();
     this.#ownEnd?.cancel();
     for (const call of [...this.#calls]) call.lose();
     this.#onExit({ status: reason === 'stopped' ? 'status 0' : 'signal SIGKILL', reason });

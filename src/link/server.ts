@@ -91,8 +91,8 @@ export function listenForLinks(options: { path: string; clock: Clock }): Promise
   });
 }
 
-/** Connections without HELLO. Any function can connect, and must not use up the gateway's descriptors. */
-class Strangers {
+/** Connections that have not said who they are. Any function can connect, and must not use up the descriptors. */
+export class Strangers {
   /** Oldest first. */
   readonly #sockets = new Set<Socket>();
 

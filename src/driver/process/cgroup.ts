@@ -15,7 +15,7 @@ import { writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type Clock, sleep } from '../../clock.ts';
 import type { Log } from '../../log.ts';
-import { readProcesses, treeOf } from './memory.ts';
+import { pageBytes, readProcesses, treeOf } from './memory.ts';
 
 export interface Cgroups {
   /** Directory of all this gateway's groups: the keeper ends what is in them. */
@@ -238,7 +238,7 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
 
 function residentBytes(pid: number): number {
   try {
-    return Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) * 4096;
+    return Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) * pageBytes;
   } catch {
     return 0;
   }

@@ -11,6 +11,7 @@
 
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
+import type { Clock } from '../../clock.ts';
 import type { Log } from '../../log.ts';
 
 export const markVariable = 'FNWAY_GATEWAY';
@@ -68,6 +69,9 @@ function argumentsOf({ mark, cgroups, uidRange }: Left): string[] {
   return [mark, String(uidRange?.first ?? 0), String(uidRange?.count ?? 0), ...cgroups];
 }
 
+/** Before another keeper is started in place of one that did not live so long. */
+const relaunchMs = 1000;
+
 export interface Keeper {
   add(processGroup: number): void;
   remove(processGroup: number): void;
@@ -79,6 +83,7 @@ export function startKeeper(options: {
   mark: string;
   cgroups: string | undefined;
   uidRange: UidRange | undefined;
+  clock: Clock;
   log: Log;
 }): Keeper {
   const groups = new Set<number>();
@@ -86,6 +91,7 @@ export function startKeeper(options: {
   let child: ChildProcess = launch();
 
   function launch(): ChildProcess {
+    const startedMs = options.clock.monotonicMs();
     const started = spawn(
       '/bin/sh',
       [
@@ -110,11 +116,20 @@ export function startKeeper(options: {
     (started.stdin as unknown as { unref?: () => void } | null)?.unref?.();
     started.once('exit', () => {
       if (closing) return;
-      options.log.warn('the keeper ended; a new one takes over');
-      child = launch();
-      for (const group of groups) child.stdin?.write(`+${group}\n`);
+      // One that cannot live would otherwise take the gateway's time.
+      const hasLived = options.clock.monotonicMs() - startedMs > relaunchMs;
+      options.log.warn('the keeper ended; a new one takes over', {
+        delayMs: hasLived ? 0 : relaunchMs,
+      });
+      options.clock.after(hasLived ? 0 : relaunchMs, relaunch);
     });
     return started;
+  }
+
+  function relaunch(): void {
+    if (closing) return;
+    child = launch();
+    for (const group of groups) child.stdin?.write(`+${group}\n`);
   }
 
   return {

@@ -35,7 +35,8 @@ export class LinkInstance implements Instance {
   readonly #bound: Bound;
   #alive = true;
   #ending: Exit['reason'] = 'crashed';
-  #stopping: Promise<Exit> | undefined;
+  /** The process knows that it is to finish its calls and exit. */
+  #told = false;
 
   constructor(options: LinkInstanceOptions) {
     this.#options = options;
@@ -68,17 +69,13 @@ export class LinkInstance implements Instance {
   }
 
   stop(graceMs: number): Promise<Exit> {
-    this.#stopping ??= this.#stop(graceMs);
-    return this.#stopping;
-  }
-
-  async #stop(graceMs: number): Promise<Exit> {
     const { linked, clock } = this.#options;
     this.#alive = false;
     if (this.#ending === 'crashed') this.#ending = 'stopped';
     if (graceMs <= 0) linked.kill();
     else {
-      linked.link.stop();
+      if (!this.#told) linked.link.stop();
+      this.#told = true;
       const timer = clock.after(graceMs, () => linked.kill());
       void this.exited.then(() => timer.cancel());
     }

@@ -3,6 +3,7 @@
  * memory of each instance's process tree is looked at every 100 ms, in one pass over /proc for all of them, which
  * also catches what a control group does not count. Shared pages count in every process that maps them.
  */
+import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Cgroup } from './cgroup.ts';
@@ -10,7 +11,11 @@ import type { Cgroup } from './cgroup.ts';
 /** How often every tree is measured. */
 export const memoryCheckMs = 100;
 
-const pageBytes = 4096;
+/** What /proc counts memory in. Kernels for ARM and POWER may have larger ones. */
+export const pageBytes =
+  process.arch === 'x64'
+    ? 4096
+    : Number(execFileSync('getconf', ['PAGESIZE'], { encoding: 'utf8' }));
 const buffer = Buffer.alloc(1024);
 
 export interface Watched {

@@ -77,7 +77,8 @@ export async function openProcessDriver(options: ProcessDriverOptions): Promise<
   chmodSync(directory, 0o711);
   const linkPath = join(directory, 'link.sock');
   const cgroups = openCgroups({ mark, clock: options.clock, log: options.log });
-  const keeper = startKeeper({ mark, uidRange, cgroups: cgroups?.path, log: options.log });
+  const { clock, log } = options;
+  const keeper = startKeeper({ mark, uidRange, cgroups: cgroups?.path, clock, log });
   const links = await listenForLinks({ path: linkPath, clock: options.clock });
   const outputs = await listenForOutput(join(directory, 'output.sock'), options.clock);
   chmodSync(linkPath, 0o777);
@@ -95,7 +96,6 @@ interface Parts {
 }
 
 class Processes implements ProcessDriver {
-  readonly kind = 'process';
   readonly #options: ProcessDriverOptions;
   readonly #parts: Parts;
   readonly #memory: MemoryLimits;

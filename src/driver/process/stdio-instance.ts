@@ -283,7 +283,7 @@ function contentTypeOf(body: Buffer): string {
 }
 
 /** The request's head as CGI variables. `Proxy` is left out: HTTP_PROXY would steer the script's own requests. */
-export function cgiEnvironment(call: Call): Record<string, string> {
+function cgiEnvironment(call: Call): Record<string, string> {
   const mark = call.target.indexOf('?');
   const env: Record<string, string> = {
     GATEWAY_INTERFACE: 'CGI/1.1',

@@ -10,7 +10,7 @@ import type { Runtime } from '../../domain/runtime.ts';
 import { newSecret } from '../../ids.ts';
 import type { Identity } from '../../invoke/invoke.ts';
 import type { Link } from '../../link/link.ts';
-import type { LinkServer } from '../../link/server.ts';
+import { type LinkServer, Strangers } from '../../link/server.ts';
 import type { Log } from '../../log.ts';
 import type { Cgroup, Cgroups } from './cgroup.ts';
 import { type Child, killTree, startChild } from './child.ts';
@@ -207,7 +207,7 @@ export class WarmPool {
   }
 
   async #fork(): Promise<Linked> {
-    const { links, keeper, outputs } = this.#options;
+    const { links, keeper, outputs, clock } = this.#options;
     this.#forkServer ??= this.#startForkServer();
     let server: Child;
     try {
@@ -243,7 +243,12 @@ export class WarmPool {
       pid,
       enclosed: this.#enclose(pid, link),
       loadExtras: outputs === undefined ? {} : { log: outputs.path },
-      output: (onStdout, onStderr) => outputs?.expect(secret, onStdout, onStderr),
+      output(onStdout, onStderr) {
+        if (outputs === undefined) return;
+        const forget = outputs.expect(secret, { stdout: onStdout, stderr: onStderr });
+        // The last words of one that has ended may still be on their way.
+        void link.closed.then(() => clock.after(secretMsMax, forget, { unref: true }));
+      },
       exited,
       kill: () => killTree(pid),
     };
@@ -286,29 +291,27 @@ const refillDelayMs = 20;
 /** Tells a process that somebody waits for it: what only makes the first call faster would delay that one. */
 const awaitedEnv = { FNWAY_AWAITED: 'true' };
 
-/** Where the children of fork servers send their output: a Unix socket whose first line is a secret. */
+/** Where the children of fork servers send their output: a Unix socket whose first line says whose and which. */
 export interface OutputServer {
   readonly path: string;
-  expect(
-    secret: string,
-    onStdout: (chunk: Buffer) => void,
-    onStderr: (chunk: Buffer) => void,
-  ): void;
+  /** Takes what comes for `secret` until the returned function is called; what is connected by then stays. */
+  expect(secret: string, on: Record<'stdout' | 'stderr', (chunk: Buffer) => void>): () => void;
   close(): void;
 }
 
 const secretLineBytesMax = 256;
 const secretMsMax = 5000;
-const outputConnectionsMax = 4096;
 
 export function listenForOutput(path: string, clock: Clock): Promise<OutputServer> {
   const expected = new Map<string, (chunk: Buffer) => void>();
   const sockets = new Set<Socket>();
+  const strangers = new Strangers();
   const server: Server = createServer(socket => {
     sockets.add(socket);
+    strangers.add(socket);
     socket.on('error', () => socket.destroy());
     socket.once('close', () => sockets.delete(socket));
-    // Whoever does not name a secret soon, or comes in crowds, is nobody we wait for.
+    // Whoever does not name a secret soon is nobody we wait for.
     const late = clock.after(secretMsMax, () => socket.destroy(), { unref: true });
     socket.once('close', () => late.cancel());
     let head = Buffer.alloc(0);
@@ -321,22 +324,29 @@ export function listenForOutput(path: string, clock: Clock): Promise<OutputServe
       }
       socket.off('data', first);
       late.cancel();
-      const secret = head.toString('latin1', 0, end);
-      const deliver = expected.get(secret);
-      expected.delete(secret);
+      const name = head.toString('latin1', 0, end);
+      const deliver = expected.get(name);
+      expected.delete(name);
       if (deliver === undefined) return socket.destroy();
+      strangers.know(socket);
       if (head.length > end + 1) deliver(head.subarray(end + 1));
       socket.on('data', deliver);
     });
   });
   return new Promise((resolve, reject) => {
     server.on('error', reject);
-    server.maxConnections = outputConnectionsMax;
     server.listen(path, () => {
       server.unref();
       resolve({
         path,
-        expect: (secret, onStdout) => expected.set(secret, onStdout),
+        expect(secret, { stdout, stderr }) {
+          const names = [`${secret} stdout`, `${secret} stderr`] as const;
+          expected.set(names[0], stdout);
+          expected.set(names[1], stderr);
+          return () => {
+            for (const name of names) expected.delete(name);
+          };
+        },
         close() {
           for (const socket of sockets) socket.destroy();
           server.close();
