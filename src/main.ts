@@ -219,6 +219,8 @@ async function build(
   }
 
   await registry.load();
+  // Before anybody can upload what will only be named later.
+  await sources.sweepUnused(() => store.functions.sourceDigests());
   return {
     adminToken,
     fetch: server.fetch,

@@ -51,6 +51,15 @@ export class Sources {
     });
   }
 
+  /** Removes what no version names: uploads that nobody deployed, and what a gateway that was killed left. */
+  sweepUnused(used: () => Promise<ReadonlySet<string>>): Promise<void> {
+    return this.#inTurn(async () => {
+      const kept = await this.#blobs.list();
+      const inUse = await used();
+      for (const digest of kept) if (!inUse.has(digest)) await this.#blobs.remove(digest);
+    });
+  }
+
   async #digestOf({ source }: Definition): Promise<string | undefined> {
     if (source === undefined) return undefined;
     if ('files' in source) return this.#put(treeFromFiles(source.files));

@@ -40,7 +40,7 @@ const superseded: VersionFailure = {
 /** Between two tries to store what became of a build. */
 const settleRetryMsMax = 15_000;
 
-export const scriptEntry = 'script.sh';
+const scriptEntry = 'script.sh';
 
 export class Versions {
   readonly #options: VersionsOptions;

@@ -82,8 +82,16 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     answerError(notFound(routes, request, reply), request, reply, options.log),
   );
   app.addHook('preHandler', async request => {
-    if (!Buffer.isBuffer(request.body) || request.url.includes('/sources')) return;
-    throw new GatewayError('MEDIA_TYPE_UNSUPPORTED', 'this route takes application/json');
+    const { takesArchive, takesQuery } = request.routeOptions.config;
+    if (Buffer.isBuffer(request.body) && !takesArchive)
+      throw new GatewayError('MEDIA_TYPE_UNSUPPORTED', 'this route takes application/json');
+    const [unknown] = takesQuery ? [] : Object.keys(request.query as object);
+    if (unknown !== undefined) {
+      const issues = [{ path: unknown, message: 'unknown key', hint: 'this route takes none' }];
+      throw new GatewayError('QUERY_INVALID', `${unknown}: unknown key; this route takes none`, {
+        issues,
+      });
+    }
   });
   functionRoutes(app, options);
   sourceRoutes(app, options);
@@ -97,6 +105,15 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
   app.get('/v1/openapi.json', async () => openApi());
   await app.ready();
   return app;
+}
+
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    /** Has a schema of its own for its query. */
+    takesQuery?: boolean;
+    /** Its body is bytes. */
+    takesArchive?: boolean;
+  }
 }
 
 function admit(request: FastifyRequest, adminToken: string): void {

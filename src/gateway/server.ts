@@ -94,7 +94,7 @@ export function createServer(options: ServerOptions): GatewayServer {
     async close(cutAfterMs) {
       draining = true;
       // Ends those who follow logs: they would be waited for.
-      await (await control)?.close();
+      await (await control?.catch(() => undefined))?.close();
       await close(reader, nodeReader, { cutAfterMs, clock: options.clock, handed });
     },
     fetch: async (input, init) => {
@@ -180,7 +180,10 @@ function problemAnswer(error: unknown, nowMs: number): PlainAnswer {
   const problem = toProblem(error, newId('req', nowMs));
   return {
     status: problem.status,
-    headers: { 'content-type': 'application/problem+json' },
+    headers: {
+      'content-type': 'application/problem+json',
+      ...(problem.status === 401 && { 'www-authenticate': 'Bearer' }),
+    },
     body: `${JSON.stringify(problem)}\n`,
   };
 }

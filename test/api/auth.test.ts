@@ -329,7 +329,9 @@ test('beyond loopback the metrics need the admin token, health does not', async 
   const at = (path: string, headers = {}) =>
     fetch(`http://127.0.0.1:${wide.port}${path}`, { headers });
   try {
-    await problemOf(await at('/metrics'), refused);
+    const bare = await at('/metrics');
+    assert.equal(bare.headers.get('www-authenticate'), 'Bearer');
+    await problemOf(bare, refused);
     await problemOf(await at('/metrics', { authorization: 'Bearer ' }), refused);
     const headers = { authorization: `Bearer ${wide.adminToken}` };
     assert.equal((await at('/metrics', headers)).status, 200);

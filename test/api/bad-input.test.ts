@@ -264,11 +264,28 @@ test('another media type than the route takes is refused', async () => {
     const post = await control(base, { method: 'POST', headers, body: '{"name":"a"}' });
     await problemOf(post, expected, type);
   }
+  // Whatever the function is called.
+  const archive = { method: 'PUT', headers: { 'content-type': 'application/gzip' }, body: 'x' };
+  await problemOf(await control(`${base}/sources`, archive), expected);
   for (const type of ['application/json', 'text/plain']) {
     const init = { method: 'POST', headers: { 'content-type': type }, body: '{}' };
     const upload = await control(sources, init);
     await problemOf(upload, { status: 415, code: 'MEDIA_TYPE_UNSUPPORTED' }, type);
   }
+});
+
+test('a query is refused where a route takes none, or not that key', async () => {
+  const refused = { status: 400, code: 'QUERY_INVALID' } as const;
+  const paths = ['', '/token', '/versions', '/versions/1', '/logs'].map(
+    path => `${base}/stays${path}`,
+  );
+  for (const path of [...paths, base, '/v1/runtimes', '/v1/openapi.json']) {
+    const problem = await problemOf(await control(`${path}?pretty=1`), refused, path);
+    assert.equal(problem.issues?.[0]?.path, 'pretty', path);
+  }
+  const remove = await control(`${base}/stays?force=true`, { method: 'DELETE' });
+  await problemOf(remove, refused);
+  assert.equal((await control(`${base}/stays`)).status, 200);
 });
 
 test('an unknown route answers 404, a wrong method 405 with what it takes', async () => {

@@ -8,6 +8,7 @@ import { test } from 'node:test';
 import {
   javascript,
   makeDataDirectory,
+  problemOf,
   python,
   startTestGateway,
   type TestGateway,
@@ -139,7 +140,11 @@ test('logs show the last lines of output, and follow the next', async () => {
   await put('talker', javascript(handler));
   await put(
     'talker-python',
-    python('def handle(event, context):\n    print("from python")\n    return ""'),
+    python(`import sys
+def handle(event, context):
+    print("from python")
+    print("its errors", file=sys.stderr)
+    return ""`),
   );
   await call('/function/talker/print');
   await call('/function/talker-python');
@@ -154,7 +159,11 @@ test('logs show the last lines of output, and follow the next', async () => {
   assert.equal(first?.version, 1);
   assert.match(first!.instance, /^ins_/);
   assert.ok(Math.abs(Date.now() - Date.parse(first!.time)) < 60_000);
-  assert.equal((await lines('talker-python', 1))[0]?.text, 'from python');
+  const ofPython = (await lines('talker-python', 2)).map(line => [line.stream, line.text]);
+  assert.deepEqual(ofPython.sort(), [
+    ['stderr', 'its errors'],
+    ['stdout', 'from python'],
+  ]);
   assert.equal((await client.readLogs('talker', { lines: 1 })).length, 1);
 
   const leave = new AbortController();
@@ -169,6 +178,31 @@ test('logs show the last lines of output, and follow the next', async () => {
   });
   leave.abort();
   await following;
+});
+
+test('a followed log ends when its function is removed', async () => {
+  await put('brief', javascript(handler));
+  const followed: string[] = [];
+  const following = (async () => {
+    for await (const line of client.followLogs('brief', { lines: 0 })) followed.push(line.text);
+  })();
+  await waitFor(async () => {
+    await call('/function/brief/print');
+    return followed.includes('to stdout');
+  });
+  await client.removeFunction('brief');
+  await following;
+});
+
+test('a client that leaves is counted by the code of its call’s end', async () => {
+  await put('left', javascript(handler));
+  const code = 'fnway_requests_refused_total{code="CALL_CANCELLED"}';
+  const before = (await metric(code)) ?? 0;
+  const connection = await gateway.connect();
+  connection.write('GET /function/left/held HTTP/1.1\r\nHost: a\r\n\r\n');
+  await waitFor(async () => (await runningOf('left')).busy === 1);
+  connection.destroy();
+  await waitFor(async () => (await metric(code)) === before + 1);
 });
 
 test('an idle function has no instance, and the next call gets one', async () => {
@@ -238,8 +272,7 @@ test('a stop lets the calls in flight finish and refuses new ones', async () => 
   control.write('GET /function/held/release HTTP/1.1\r\nHost: a\r\n\r\n');
   assert.equal(await (await script).text(), 'slept');
   // Nobody releases it: the drain's time is up, and then the caller is told.
-  const response = await held;
-  assert.ok(response.status === 200 || response.status === 503, String(response.status));
+  await problemOf(await held, { status: 503, code: 'GATEWAY_STOPPING' });
   await stopped;
   assert.ok(performance.now() - startMs < 5000, 'within the drain and a little');
 });

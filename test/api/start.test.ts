@@ -9,6 +9,8 @@ import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { after, test } from 'node:test';
 import type { ApiError } from '../../client/client.ts';
+import { packTree } from '../../src/build/archive.ts';
+import { treeFromFiles } from '../../src/build/source.ts';
 import { parseConfig } from '../../src/config.ts';
 import { createGateway } from '../../src/main.ts';
 import {
@@ -107,6 +109,27 @@ export default () => new Response('loaded');`,
     await next.stop();
     rmSync(data, { recursive: true });
     rmSync(mark);
+  }
+});
+
+test('the next start removes sources that no version names, and no others', async () => {
+  const data = makeDataDirectory();
+  const gateway = await startTestGateway({ data });
+  const uploaded = await gateway.client.putSource(
+    await packTree(treeFromFiles({ 'a.txt': 'never deployed' })),
+  );
+  await gateway.put('kept', javascript('export default () => new Response("kept");'));
+  const { source } = (await gateway.client.getFunction('kept')).latestVersion;
+  assert.ok(source !== undefined);
+  assert.notEqual(await gateway.client.getSource(uploaded.digest), undefined);
+  await gateway.stop();
+  const next = await startTestGateway({ data });
+  try {
+    assert.equal(await next.client.getSource(uploaded.digest), undefined);
+    assert.notEqual(await next.client.getSource(source), undefined);
+  } finally {
+    await next.stop();
+    rmSync(data, { recursive: true });
   }
 });
 

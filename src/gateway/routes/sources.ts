@@ -15,7 +15,7 @@ export function sourceRoutes(app: FastifyInstance, options: ControlPlaneOptions)
   const { sources } = options;
   const base = '/v1/namespaces/:namespace/sources';
 
-  app.post(base, async (request, reply) => {
+  app.post(base, { config: { takesArchive: true } }, async (request, reply) => {
     parse(namespaceSchema, request.params, 'QUERY_INVALID');
     if (!Buffer.isBuffer(request.body)) {
       throw new GatewayError(
