@@ -55,7 +55,6 @@ export const failureReasons = [
   'out-of-memory',
   'exit',
   'reply-invalid',
-  'not-loaded',
 ] as const;
 
 export type FailureReason = (typeof failureReasons)[number];

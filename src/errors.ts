@@ -239,7 +239,6 @@ export interface GatewayErrorOptions {
 export class GatewayError extends Error {
   readonly code: ErrorCode;
   readonly status: number;
-  readonly retryable: boolean;
   readonly retryAfterMs: number | undefined;
   readonly issues: Issue[] | undefined;
   readonly remedy: string;
@@ -251,7 +250,6 @@ export class GatewayError extends Error {
     this.name = 'GatewayError';
     this.code = code;
     this.status = kind.status;
-    this.retryable = kind.retryable ?? false;
     this.retryAfterMs = options.retryAfterMs;
     this.issues = options.issues;
     this.remedy = options.remedy ?? kind.remedy;

@@ -19,7 +19,7 @@ export interface LogOptions {
   write: (line: string) => void;
 }
 
-export function createLog(options: LogOptions): Log {
+function createLog(options: LogOptions): Log {
   const threshold = logLevels.indexOf(options.level);
   function entry(level: LogLevel, message: string, fields: Record<string, unknown> = {}) {
     if (logLevels.indexOf(level) < threshold) return;

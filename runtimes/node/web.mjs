@@ -39,7 +39,7 @@ export function installWebGlobals() {
  * Whether a handler's result is a Response: light, built-in, or of a package such as undici.
  * @param {any} value
  */
-export function isResponse(value) {
+function isResponse(value) {
   return isLightResponse(value) || value?.[Symbol.toStringTag] === 'Response';
 }
 

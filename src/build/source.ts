@@ -47,7 +47,7 @@ export const sourceLimits: Readonly<SourceLimits> = {
 export const pathLimits = { segmentBytesMax: 255, pathBytesMax: 1024, depthMax: 64 } as const;
 
 /** The file of ignore patterns (gitignore syntax) at the top of a source directory. */
-export const ignoreFileName = '.fnwayignore';
+const ignoreFileName = '.fnwayignore';
 
 /**
  * Never uploaded unless the ignore file brings it back (`!node_modules`). Dependencies are

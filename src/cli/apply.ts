@@ -121,7 +121,7 @@ export async function applyActions(
   return outcomes;
 }
 
-export function isFailure(outcome: Outcome): boolean {
+function isFailure(outcome: Outcome): boolean {
   return outcome.result === 'failed' || outcome.result === 'refused';
 }
 

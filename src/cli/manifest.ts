@@ -62,7 +62,7 @@ const laterTopKeys = [
 const laterFunctionKeys = ['schema', 'secrets', 'retry', 'args', 'argKeys', 'placement'];
 
 /** Stands for the digest of a source that is a path, until the files are read. */
-export const digestPlaceholder = `sha256:${'0'.repeat(64)}`;
+const digestPlaceholder = `sha256:${'0'.repeat(64)}`;
 
 /** Reads `fnway.yaml` of a directory, or the file itself. Throws MANIFEST_INVALID. */
 export async function loadManifest(location: string): Promise<LoadedManifest> {

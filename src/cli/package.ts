@@ -4,7 +4,7 @@ import path from 'node:path';
 import { assert } from '../errors.ts';
 
 /** The directory that has `runtimes/` and the package.json of fnway. */
-export function packageRoot(): string {
+function packageRoot(): string {
   let directory = import.meta.dirname;
   while (!existsSync(path.join(directory, 'runtimes')) || !existsSync(manifestOf(directory))) {
     const above = path.dirname(directory);

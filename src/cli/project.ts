@@ -236,10 +236,7 @@ function asJson(action: Action): unknown {
   };
 }
 
-export function outcomeLine(
-  outcome: Outcome,
-  { width, out }: { width: number; out: Output },
-): string {
+function outcomeLine(outcome: Outcome, { width, out }: { width: number; out: Output }): string {
   const { colors } = out;
   const [mark, paint] = {
     created: ['+', colors.green],

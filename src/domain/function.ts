@@ -110,7 +110,7 @@ const filesSchema = z
     `more than ${definitionLimits.sourceTextBytesMax} bytes; upload an archive instead`,
   );
 
-export const sourceSchema = z.union([
+const sourceSchema = z.union([
   z.strictObject({ files: filesSchema }),
   z.strictObject({
     digest: z.string().regex(/^sha256:[0-9a-f]{64}$/, 'write sha256: and 64 hexadecimal digits'),
@@ -196,7 +196,6 @@ export const definitionSchema = z
     }
   });
 
-export type DefinitionInput = z.input<typeof definitionSchema>;
 export type Definition = z.output<typeof definitionSchema>;
 
 /** The immutable part: a change of anything here makes a new version. */

@@ -63,7 +63,7 @@ function assertReady(state: VersionState | undefined): void {
 export const identityRule = 'an identity belongs to at most one living function';
 export const idRule = 'the id of a function is new';
 export const openRule = 'a closed store is not called';
-export const limitRule = 'the limit of a page is a whole number of 1 or more';
+const limitRule = 'the limit of a page is a whole number of 1 or more';
 
 export function assertLimit(limit: number): void {
   assert(Number.isSafeInteger(limit) && limit >= 1, limitRule);
