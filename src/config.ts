@@ -123,7 +123,7 @@ export const settings = {
     flag: 'waitingCallsMax',
     env: 'FNWAY_WAITING_CALLS_MAX',
     default: '1000',
-    help: 'calls of one function that wait for an instance',
+    help: 'calls of one function beyond those that its instances can run',
   },
   loadMsMax: {
     flag: 'loadMsMax',

@@ -64,12 +64,12 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
   DEFINITION_INVALID: {
     status: 422,
     title: 'Invalid definition',
-    remedy: 'Correct the fields named in `issues`.',
+    remedy: 'Correct the fields named.',
   },
   QUERY_INVALID: {
     status: 400,
-    title: 'Invalid query parameter',
-    remedy: 'Correct the parameter named in `issues`.',
+    title: 'Invalid path or query',
+    remedy: 'Correct the parameter named.',
   },
   MANIFEST_INVALID: {
     status: 422,
@@ -216,7 +216,8 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
   ADDRESS_IN_USE: {
     status: 503,
     title: 'The address is in use',
-    remedy: 'Choose another port with --port, or stop what listens there.',
+    remedy:
+      'Choose another port with --port (`npm start -- --port 8081`), or stop what listens there.',
   },
   COMMAND_INVALID: { status: 400, title: 'Invalid command', remedy: 'See `fnway --help`.' },
   INTERNAL: {

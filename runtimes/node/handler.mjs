@@ -6,6 +6,7 @@
  * with `handle` is event; any other named export is web.
  */
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 
 export function findHandler(module, settings) {
   const name = settings.handler;
@@ -13,7 +14,7 @@ export function findHandler(module, settings) {
   if (name !== undefined) {
     const value = exported[name];
     if (value === undefined)
-      return missing(`${settings.entry} exports no ${name}`, exported, settings);
+      return missing(`${sourceName(settings.entry)} exports no ${name}`, exported, settings);
     return (
       callable(value, name, settings) ?? missing(`${name} is not a function`, exported, settings)
     );
@@ -80,11 +81,37 @@ export function problemOf(error, settings) {
     const importer = / imported from (?:file:\/\/)?(\S+)$/m.exec(message)?.[1];
     if (importer?.startsWith(`${settings.directory}/`))
       problem.file ??= sourceName(importer.slice(settings.directory.length + 1));
-    problem.message = message.replaceAll(`${settings.directory}/`, '');
+    problem.message = explainMissing(message, problem, settings);
   } else if (error instanceof SyntaxError) {
     problem.reason = 'syntax';
   }
   return problem;
+}
+
+/** Names the user's file and line instead of the compiled one, and what to do about a package that is not there. */
+function explainMissing(message, problem, settings) {
+  const text = message.replaceAll(`${settings.directory}/`, '');
+  const name = /^Cannot find (?:package|module) '([^']+)' imported from /.exec(text)?.[1];
+  if (name === undefined || problem.reason !== 'module-missing') return text;
+  const specifier = /^[./]/.test(name) ? undefined : name;
+  problem.line ??= lineOfImport(specifier ?? name, problem.file, settings.directory);
+  const file = problem.file ?? settings.entry;
+  return specifier === undefined
+    ? `Cannot find module '${name}' imported from ${file}`
+    : `Cannot find package '${name}' imported from ${file}; add it to package.json`;
+}
+
+function lineOfImport(specifier, file, directory) {
+  if (file === undefined) return undefined;
+  try {
+    const lines = readFileSync(`${directory}/${file}`, 'utf8').split('\n');
+    const at = lines.findIndex(
+      line => line.includes(`'${specifier}'`) || line.includes(`"${specifier}"`),
+    );
+    return at === -1 ? undefined : at + 1;
+  } catch {
+    return undefined;
+  }
 }
 
 /** Anything can be thrown, also what throws when it is looked at. */

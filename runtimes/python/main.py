@@ -1044,7 +1044,9 @@ def load_problem(error):
     if isinstance(error, SyntaxError) and error.filename and error.filename[0] != "<":
         return describe(error, "syntax")
     if isinstance(error, ModuleNotFoundError):
-        return describe(error, "module-missing")
+        problem = describe(error, "module-missing")
+        problem["message"] += "; add its package to requirements.txt"
+        return problem
     return describe(error, "threw")
 
 

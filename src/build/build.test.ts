@@ -32,14 +32,20 @@ describe('the entry', () => {
     const { code, file, message } = await failed(request);
     assert.equal(code, 'BUILD_FAILED');
     assert.equal(file, 'x.js');
-    assert.match(message, /no file x\.js in the source; it has a\/c\.js, b\.py$/);
+    assert.match(
+      message,
+      /no file x\.js in the source; it has a\/c\.js, b\.py\. Name one: entry: FILE$/,
+    );
   });
 
   it('missing among many files names only the first twenty', async () => {
     const names = Array.from({ length: 25 }, (_, at) => `f${String(at).padStart(2, '0')}`);
     const request = await requestFor(Object.fromEntries(names.map(name => [name, ''])));
     const { message } = await failed(request);
-    assert.match(message, /none of handler\.ts, handler\.js, index\.js .*f19 and 5 more$/);
+    assert.match(
+      message,
+      /none of handler\.ts, handler\.js, index\.js .*f19 and 5 more\. Name one/,
+    );
     assert.equal(buildLimits.filesNamedMax, 20);
   });
 

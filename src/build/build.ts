@@ -240,7 +240,7 @@ async function entryMissing({ directory, entry, entries }: BuildRequest): Promis
   const wanted = entry === undefined ? `none of ${entries.join(', ')}` : `no file ${entry}`;
   return {
     code: 'BUILD_FAILED',
-    message: `There is ${wanted} in the source; it ${there}${more > 0 ? ` and ${more} more` : ''}`,
+    message: `There is ${wanted} in the source; it ${there}${more > 0 ? ` and ${more} more` : ''}. Name one: entry: FILE`,
     ...(entry !== undefined && { file: entry }),
   };
 }

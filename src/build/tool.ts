@@ -54,7 +54,9 @@ export class ToolRunner {
   async run(command: string, args: string[], { home = false } = {}): Promise<ToolOutcome> {
     const { env, log } = this.#options;
     const place = home ? await this.#openHome() : undefined;
-    log.append(`$ ${[path.basename(command), ...args].join(' ')}\n`);
+    // What we put in front of all code is of no interest to whoever reads how theirs was built.
+    const told = args.filter(arg => !arg.startsWith('--banner'));
+    log.append(`$ ${[path.basename(command), ...told].join(' ')}\n`);
     return this.#spawn(command, args, {
       ...env,
       ...(place !== undefined && { HOME: place, TMPDIR: place }),

@@ -38,7 +38,7 @@ type Env = Readonly<Record<string, string | undefined>>;
 export async function findAccess(given: Given, env: Env): Promise<Access> {
   const directory = env.FNWAY_DATA || defaultDataDirectory;
   const named = given.url || env.FNWAY_URL;
-  const left = named ? undefined : await leftAddress(directory);
+  const left = named ? undefined : await leftAddress(env);
   const url = named || left || defaultUrl;
   checkUrl(url);
   const access: Access = { url };
@@ -57,9 +57,9 @@ function findToken(given: Given, env: Env, file: string | undefined) {
   return file === undefined || token === undefined ? undefined : { token, from: file };
 }
 
-/** Undefined when there is none, or no gateway answers there any more. */
-async function leftAddress(directory: string): Promise<string | undefined> {
-  const url = readText(path.join(directory, addressFile));
+/** Of the gateway that serves the data directory; undefined when none answers there. */
+export async function leftAddress(env: Env): Promise<string | undefined> {
+  const url = readText(path.join(env.FNWAY_DATA || defaultDataDirectory, addressFile));
   // On this machine only: whoever gives us a directory must not be sent our token.
   if (url === undefined || !URL.canParse(url) || !isLocal(url)) return undefined;
   try {

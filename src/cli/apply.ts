@@ -8,7 +8,7 @@ import type { FunctionView, VersionFailure, VersionView } from '../../client/api
 import type { Client } from '../../client/client.ts';
 import type { ErrorCode, Problem } from '../../client/errors.ts';
 import { GatewayError } from '../errors.ts';
-import { type ExitCode, exitCodeOf, exitCodes, problemOf } from './failure.ts';
+import { type ExitCode, exitCodeOf, exitCodes, placeOf, problemOf } from './failure.ts';
 import type { Output } from './output.ts';
 import { limited } from './parallel.ts';
 import type { Action } from './plan.ts';
@@ -88,12 +88,6 @@ function buildFailure(view: FunctionView, version: VersionView): GatewayError {
   );
 }
 
-/** `handler.ts:3:5`, or nothing when the failure has no file. */
-function placeOf(failure: Pick<VersionFailure, 'file' | 'line' | 'column'>): string {
-  const { file, line, column } = failure;
-  return [file, file && line, line && column].filter(part => part).join(':');
-}
-
 /** `report` is called once for each action, as soon as it is done. */
 export async function applyActions(
   client: Client,
@@ -163,10 +157,12 @@ async function applyOne(client: Client, action: Action): Promise<Outcome> {
   }
 }
 
-function refusal(action: { name: string; reason: string }): GatewayError {
-  return new GatewayError('FUNCTION_EXISTS', `${action.name} was not touched: ${action.reason}.`, {
-    remedy: 'Rename it in the manifest, or set the same `project:`, or use another namespace (-n).',
-  });
+function refusal({ name, reason, code }: Action & { kind: 'refused' }): GatewayError {
+  const detail = `${name} was not touched: ${reason.replace(/([^?])$/, '$1.')}`;
+  if (code !== 'FUNCTION_EXISTS') return new GatewayError(code, detail);
+  const remedy =
+    'Rename it in the manifest, or set the same `project:`, or use another namespace (-n).';
+  return new GatewayError(code, detail, { remedy });
 }
 
 function labelOf(action: Action): string {

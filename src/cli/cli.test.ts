@@ -176,7 +176,8 @@ test('the flag beats the environment, which beats the manifest', async () => {
   await fnway(['plan'], { cwd: project });
   await fnway(['list'], { cwd: project, env: { FNWAY_NAMESPACE: 'from-env' } });
   await fnway(['list', '-n', 'given'], { cwd: project, env: { FNWAY_NAMESPACE: 'from-env' } });
-  const asked = requests.map(request => request.url.split('/')[3]);
+  const named = requests.filter(request => request.url.includes('/namespaces/'));
+  const asked = named.map(request => request.url.split('/')[3]);
   assert.deepEqual(asked, ['team', 'team', 'from-env', 'given']);
 });
 
@@ -272,4 +273,27 @@ test('completion prints a script for each shell, and completes commands', async 
 test('colour is for terminals only', async () => {
   const { stdout } = await fnway(['--help']);
   assert.ok(!stdout.includes('\x1b['));
+});
+
+test('a filter that matches nothing is not told as an empty namespace', async () => {
+  assert.match((await fnway(['list'])).stderr, /Start one: fnway new node hello/);
+  const { stderr, code } = await fnway(['list', '--label', 'a=b']);
+  assert.deepEqual([code, stderr], [0, 'No function in the namespace default is like that.\n']);
+});
+
+test('a method that no call can have, and a body that is a directory, are mistakes of the command', async () => {
+  for (const args of [
+    ['-X', 'G ET'],
+    ['-X', 'TRACE'],
+    ['-f', directory],
+  ]) {
+    const { code, stderr } = await fnway(['invoke', 'hello', ...args]);
+    assert.deepEqual([code, /^✗ Invalid command\n/.test(stderr)], [2, true], stderr);
+  }
+});
+
+test('a name that is none is told as such by deploy', async () => {
+  const { code, stderr } = await fnway(['deploy', 'BAD', '--script', 'true']);
+  assert.equal(code, 2);
+  assert.match(stderr, /"BAD" is not a name of a function\./);
 });

@@ -15,7 +15,7 @@ import { addFunctionCommands } from './functions.ts';
 import { addInvokeCommand } from './invoke.ts';
 import { addNewCommand } from './new.ts';
 import { Output } from './output.ts';
-import { packageVersion } from './package.ts';
+import { neededNode, packageVersion } from './package.ts';
 import { addProjectCommands } from './project.ts';
 import { addServeCommand } from './serve.ts';
 import { addTokenCommands } from './token.ts';
@@ -84,6 +84,18 @@ function usageProblem(error: CommanderError, program: Command): Problem | undefi
   );
 }
 
+/** Node itself would fail somewhere inside, for want of what is newer than it. */
+function refuseOldNode(): void {
+  const needed = neededNode();
+  const [have, want] = [process.versions.node, needed].map(text => text.split('.').map(Number));
+  const difference = have!.map((part, i) => part - (want![i] ?? 0)).find(part => part !== 0) ?? 0;
+  if (difference >= 0) return;
+  const detail = `fnway needs Node ${needed} or newer; this is Node ${process.versions.node}.`;
+  throw new GatewayError('COMMAND_INVALID', detail, {
+    remedy: 'Install a newer Node (https://nodejs.org), or put one first on your PATH.',
+  });
+}
+
 async function run(argv: readonly string[]): Promise<void> {
   // Once the reader of a pipe has left (`fnway list | head -1`), nothing is worth printing.
   process.stdout.on('error', error => {
@@ -96,6 +108,7 @@ async function run(argv: readonly string[]): Promise<void> {
     return context;
   });
   try {
+    refuseOldNode();
     await program.parseAsync(argv.length <= 2 ? [...argv, '--help'] : argv);
   } catch (error) {
     const found = error instanceof CommanderError ? usageProblem(error, program) : problemOf(error);

@@ -3,6 +3,7 @@
  * happened, why, what to type next), and an exit code by class. The classes are in
  * docs/reference/cli.md.
  */
+import type { VersionFailure } from '../../client/api.ts';
 import { isApiError } from '../../client/client.ts';
 import type { Issue, Problem } from '../../client/errors.ts';
 import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
@@ -87,11 +88,20 @@ const machineRemedies: Record<string, string> = {
 export function problemLines(problem: Problem): { title: string; why: string[]; next?: string } {
   const why = [problem.detail];
   const issues = problem.issues ?? [];
-  const told = issues.length === 1 && problem.detail.includes(issues[0]!.message);
-  if (!told) why.push(...issues.map(issue => `  ${issueLine(issue)}`));
+  // The detail tells the first one, but for its line.
+  const [first] = issues;
+  const told =
+    first !== undefined && first.line === undefined && problem.detail.includes(first.message);
+  why.push(...issues.slice(told ? 1 : 0).map(issue => `  ${issueLine(issue)}`));
   why.push(...(problem.log ?? []).map(line => `  | ${line}`));
   if (problem.requestId !== undefined) why.push(`  request id: ${problem.requestId}`);
   return { title: problem.title, why, next: problem.remedy };
+}
+
+/** `handler.ts:3:5`, or nothing when the failure has no file. */
+export function placeOf(failure: Pick<VersionFailure, 'file' | 'line' | 'column'>): string {
+  const { file, line, column } = failure;
+  return [file, file && line, line && column].filter(part => part).join(':');
 }
 
 function issueLine(issue: Issue): string {

@@ -1,10 +1,16 @@
 /** `fnway deploy`, `list`, `describe`, `logs` and `remove`: single functions on a gateway. */
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { FunctionDefinition, FunctionView, OutputLineView } from '../../client/api.ts';
+import type {
+  FunctionDefinition,
+  FunctionView,
+  OutputLineView,
+  VersionFailure,
+} from '../../client/api.ts';
 import { type Client, isApiError } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
 import type { Context } from './context.ts';
+import { placeOf } from './failure.ts';
 import { durationText } from './project.ts';
 
 type ContextOf = (command: Command) => Context;
@@ -95,8 +101,17 @@ function addDeploy(program: Command, contextOf: ContextOf): void {
 async function deploy(context: Context, name: string, options: DeployOptions): Promise<void> {
   const { out } = context;
   const startedMs = performance.now();
+  const [{ putDesired }, { nameSchema }] = await Promise.all([
+    import('./apply.ts'),
+    import('../domain/function.ts'),
+  ]);
+  const checked = nameSchema.safeParse(name);
+  if (!checked.success) {
+    const detail = `${JSON.stringify(name)} is not a name of a function.`;
+    const remedy = `Choose another: ${checked.error.issues[0]!.message}.`;
+    throw new GatewayError('COMMAND_INVALID', detail, { remedy });
+  }
   const client = await context.client();
-  const { putDesired } = await import('./apply.ts');
   const definition = definitionOf(options);
   // A manifest's function stays its project's: the next apply finds it and brings it back in line.
   const project = (await currentOf(client, name))?.project;
@@ -178,7 +193,10 @@ async function list(
     return;
   }
   if (functions.length === 0) {
-    out.note(`No functions in the namespace ${client.namespace}. Start one: fnway new node hello`);
+    const isFiltered = Object.values(options).some(value => value !== undefined);
+    const place = `the namespace ${client.namespace}`;
+    if (isFiltered) out.note(`No function in ${place} is like that.`);
+    else out.note(`No functions in ${place}. Start one: fnway new node hello`);
     return;
   }
   out.table([
@@ -219,7 +237,8 @@ async function describe(context: Context, name: string): Promise<void> {
     ['answers', view.activeVersion === undefined ? 'no version yet' : `v${view.activeVersion}`],
     ['project', view.project],
     ['description', view.description || undefined],
-    ['kind', latest.runtime ?? latest.kind],
+    ['kind', latest.kind],
+    ['runtime', latest.runtime],
     ['entry', latest.entry],
     ['script', latest.script],
     ['url', latest.url],
@@ -228,7 +247,7 @@ async function describe(context: Context, name: string): Promise<void> {
     ['build env', recordText(latest.buildEnv)],
     ['timeout', latest.timeout],
     ['memory', latest.memory],
-    ['concurrency', view.concurrency?.toString() ?? 'as the runtime says'],
+    ['concurrency', await concurrencyText(client, view)],
     ['instances', `${instances.min} to ${instances.max}, ended when idle for ${instances.idle}`],
     [
       'running',
@@ -247,14 +266,29 @@ async function describe(context: Context, name: string): Promise<void> {
   }
   out.line(colors.dim('  versions'));
   for (const version of versions) {
-    const failure =
-      version.failure === undefined ? '' : `  ${version.failure.message.split('\n')[0]}`;
+    const failure = version.failure === undefined ? '' : `  ${failureText(version.failure)}`;
     out.line(`    v${version.number}  ${version.state}  ${version.createdAt}${failure}`);
   }
   if (latest.state === 'failed' && latest.buildLog) {
     out.line(colors.dim(`  build log of v${latest.number}`));
     for (const line of latest.buildLog.trimEnd().split('\n')) out.line(`    | ${line}`);
   }
+}
+
+async function concurrencyText(client: Client, view: FunctionView): Promise<string | undefined> {
+  if (view.concurrency !== undefined) return String(view.concurrency);
+  const { kind, runtime = kind === 'script' ? 'shell' : undefined } = view.latestVersion;
+  if (runtime === undefined) return undefined;
+  const { items } = await client.listRuntimes();
+  const found = items.find(item => item.name === runtime);
+  return found && `${found.concurrency}, as the runtime says`;
+}
+
+/** `handler.ts:3:5: Unexpected ";"`, the first line of it. */
+function failureText({ message, ...place }: VersionFailure): string {
+  const [text = ''] = message.split('\n');
+  const at = placeOf(place);
+  return at === '' || text.startsWith(at) ? text : `${at}: ${text}`;
 }
 
 function recordText(record: Readonly<Record<string, string>>): string | undefined {

@@ -54,7 +54,9 @@ async function invoke(context: Context, target: string, options: Options): Promi
   }
   const response = await out.during(`calling ${name}`, () => client.invoke(name, call));
   const problem = await gatewayProblem(response);
-  if (problem !== undefined) throw new ApiError(problem);
+  // The gateway's remedies are for any function; this one has a name.
+  if (problem !== undefined)
+    throw new ApiError({ ...problem, remedy: problem.remedy?.replaceAll('NAME', name) });
   if (response.status >= 400) context.fail(exitCodes.function);
   if (out.json) {
     const bytes = Buffer.from(await response.arrayBuffer().catch(cause => brokenOff(name, cause)));
@@ -69,7 +71,13 @@ async function invoke(context: Context, target: string, options: Options): Promi
   }
   if (response.body !== null) {
     const answer = Readable.fromWeb(response.body as never);
+    let last = 0x0a;
+    answer.on('data', (chunk: Uint8Array) => {
+      last = chunk.at(-1) ?? last;
+    });
     await pipeline(answer, process.stdout, { end: false }).catch(cause => brokenOff(name, cause));
+    // The next prompt begins on a line of its own.
+    if (process.stdout.isTTY && last !== 0x0a) process.stdout.write('\n');
   }
   if (response.status >= 400) {
     out.note(`${out.errorColors.red('✗')} ${name} answered ${statusText(response)}`);

@@ -8,6 +8,7 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Document } from 'yaml';
 import { GatewayError } from '../errors.ts';
+import { leftAddress } from './access.ts';
 import type { Context } from './context.ts';
 import { runtimeDirectories, runtimeNames } from './package.ts';
 
@@ -31,7 +32,7 @@ export function addNewCommand(program: Command, contextOf: (command: Command) =>
 }
 
 async function create(
-  { out }: Context,
+  { out, env }: Context,
   { runtime, name, more }: { runtime: string; name: string; more: string[] },
 ): Promise<void> {
   const sample = await sampleOf(runtime, more);
@@ -61,7 +62,9 @@ async function create(
     return;
   }
   out.line(`${out.colors.green('✓')} ${name}/ (${files.join(', ')}), declared in fnway.yaml`);
-  out.line(`  ${out.colors.cyan('→')} fnway up`);
+  // `up` would find the data directory in use.
+  const next = (await leftAddress(env)) === undefined ? 'fnway up' : 'fnway apply';
+  out.line(`  ${out.colors.cyan('→')} ${next}`);
 }
 
 async function sampleOf(runtime: string, more: readonly string[]): Promise<string> {

@@ -15,7 +15,16 @@ function packageRoot(): string {
 }
 
 export function packageVersion(): string {
-  return JSON.parse(readFileSync(manifestOf(packageRoot()), 'utf8')).version;
+  return readManifest().version;
+}
+
+/** The oldest Node that runs this package: `24.15`. */
+export function neededNode(): string {
+  return readManifest().engines.node.replace('>=', '');
+}
+
+function readManifest(): { version: string; engines: { node: string } } {
+  return JSON.parse(readFileSync(manifestOf(packageRoot()), 'utf8'));
 }
 
 /** Those of this package, and `more`. */

@@ -167,6 +167,25 @@ test('only what the own project left behind is removed', () => {
   );
 });
 
+test('what the gateway cannot run is refused by the plan already', () => {
+  const [image, typo, fine] = planFunctions(
+    {
+      functions: [
+        desire({ image: 'x' }, 'a'),
+        desire({ ...base, runtime: 'nod' }, 'b'),
+        desire(base, 'c'),
+      ],
+    },
+    [],
+    ['node', 'python'],
+  );
+  assert.ok(image?.kind === 'refused' && typo?.kind === 'refused');
+  assert.equal(image.code, 'DRIVER_NOT_CONFIGURED');
+  assert.equal(typo.code, 'RUNTIME_NOT_FOUND');
+  assert.equal(typo.reason, 'the gateway has no runtime nod; did you mean node?');
+  assert.equal(fine?.kind, 'create');
+});
+
 test('without a project nothing is removed', () => {
   assert.deepEqual(planFunctions({ functions: [] }, [viewOf(base, 'x'), viewOf(mine, 'y')]), []);
 });

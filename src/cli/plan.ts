@@ -1,11 +1,13 @@
 /**
  * What must change on a gateway so that it has what a manifest says. Pure: it compares normal
  * forms, defaults filled in, so that a setting left out equals the same setting spelled out.
- * apply.ts carries the actions out. Invariant: only a function of the manifest's own project is
+ * apply.ts carries the actions out. `runtimes`: those of the gateway, where they are known. Invariant: only a function of the manifest's own project is
  * removed, and a function of another is never touched.
  */
 import type { FunctionView, VersionView } from '../../client/api.ts';
+import type { ErrorCode } from '../../client/errors.ts';
 import { canonicalJson, type VersionSpec } from '../domain/function.ts';
+import { suggest } from '../domain/suggest.ts';
 import { formatDuration, formatSize, parseDuration, parseSize } from '../domain/units.ts';
 import type { Desired } from './sources.ts';
 
@@ -24,17 +26,19 @@ export type Action =
   | { kind: 'update'; name: string; desired: Desired; changes: FieldChange[]; reason?: string }
   | { kind: 'unchanged'; name: string; desired: Desired; current: FunctionView }
   | { kind: 'remove'; name: string; reason: string }
-  | { kind: 'refused'; name: string; reason: string };
+  | { kind: 'refused'; name: string; reason: string; code: ErrorCode };
 
 /** One action for each function, in the order of the manifest, removals last. */
 export function planFunctions(
   manifest: { project?: string; functions: readonly Desired[] },
   current: readonly FunctionView[],
+  runtimes?: readonly string[],
 ): Action[] {
   const byName = new Map(current.map(view => [view.name, view]));
   const wanted = new Set(manifest.functions.map(desired => desired.name));
-  const actions = manifest.functions.map(desired =>
-    planOne(manifest.project, desired, byName.get(desired.name)),
+  const actions = manifest.functions.map(
+    desired =>
+      unrunnable(desired, runtimes) ?? planOne(manifest.project, desired, byName.get(desired.name)),
   );
   const { project } = manifest;
   // Without a project nobody knows what an earlier manifest has left behind.
@@ -47,6 +51,23 @@ export function planFunctions(
   return actions;
 }
 
+/** What the gateway would refuse; told by the plan, not only when it is carried out. */
+function unrunnable(
+  { name, spec }: Desired,
+  runtimes: readonly string[] | undefined,
+): Action | undefined {
+  if (spec.kind === 'image') {
+    const reason = 'the gateway has no container driver, so it cannot run images';
+    return { kind: 'refused', name, reason, code: 'DRIVER_NOT_CONFIGURED' };
+  }
+  const { runtime } = spec;
+  if (runtime === undefined || runtimes === undefined || runtimes.includes(runtime)) return;
+  const near = suggest(runtime, runtimes);
+  const hint = near === undefined ? `it has ${runtimes.join(', ')}` : `did you mean ${near}?`;
+  const reason = `the gateway has no runtime ${runtime}; ${hint}`;
+  return { kind: 'refused', name, reason, code: 'RUNTIME_NOT_FOUND' };
+}
+
 function planOne(
   project: string | undefined,
   desired: Desired,
@@ -57,7 +78,7 @@ function planOne(
   if (current.project !== undefined && current.project !== project) {
     const mine = project === undefined ? 'this manifest has no project' : `this is ${project}`;
     const reason = `it belongs to project ${current.project}, and ${mine}`;
-    return { kind: 'refused', name, reason };
+    return { kind: 'refused', name, reason, code: 'FUNCTION_EXISTS' };
   }
   const changes = [
     ...changesOf(

@@ -50,11 +50,23 @@ export async function loadProject(directory: string): Promise<Project> {
   return { manifest, desired: await readSources(manifest) };
 }
 
-export async function planProject(client: Client, project: Project): Promise<Action[]> {
+/** Also those that the manifest does not declare and, without a project, nobody can say whether it once did. */
+export async function planProject(
+  client: Client,
+  { manifest, desired }: Project,
+): Promise<{ actions: Action[]; undeclared: string[] }> {
   const { planFunctions } = await import('./plan.ts');
-  const current = await allFunctions(client);
-  const { manifest, desired } = project;
-  return planFunctions({ project: manifest.project, functions: desired }, current);
+  const [current, { items }] = await Promise.all([allFunctions(client), client.listRuntimes()]);
+  const { project } = manifest;
+  const actions = planFunctions(
+    { project, functions: desired },
+    current,
+    items.map(({ name }) => name),
+  );
+  const undeclared = current
+    .filter(view => view.project === undefined && !manifest.functions.has(view.name))
+    .map(view => view.name);
+  return { actions, undeclared: project === undefined ? undeclared : [] };
 }
 
 /** Plans and applies; prints a line for each function, and the problems of those that failed. */
@@ -65,7 +77,7 @@ export async function applyProject(
 ): Promise<Outcome[]> {
   const { out, line } = options;
   const { applyActions } = await import('./apply.ts');
-  const actions = await planProject(client, project);
+  const { actions } = await planProject(client, project);
   const width = Math.max(0, ...actions.map(action => action.name.length));
   return applyActions(client, actions, {
     out,
@@ -80,7 +92,7 @@ async function plan(context: Context, directory: string): Promise<void> {
   const { out } = context;
   const project = await loadProject(directory);
   const client = await context.client({ fromManifest: project.manifest.namespace });
-  const actions = await out.during('comparing', () => planProject(client, project));
+  const { actions, undeclared } = await out.during('comparing', () => planProject(client, project));
   if (actions.some(action => action.kind === 'refused')) context.fail(exitCodes.usage);
   if (out.json) {
     out.value(actions.map(asJson));
@@ -93,6 +105,10 @@ async function plan(context: Context, directory: string): Promise<void> {
       'nothing is declared',
     ),
   );
+  if (undeclared.length > 0) {
+    const some = undeclared.slice(0, 10).join(', ') + (undeclared.length > 10 ? ', …' : '');
+    out.line(out.colors.dim(`Not declared here, and kept: ${some}`));
+  }
   const idle = actions.every(action => action.kind === 'unchanged' || action.kind === 'refused');
   if (!idle) out.line(out.colors.dim(`Make it so: fnway apply ${directory}`));
 }

@@ -123,8 +123,8 @@ async function reapply(
   const { out } = context;
   const { planProject } = await import('./project.ts');
   const { applyActions } = await import('./apply.ts');
-  const all = await planProject(client, project);
-  const actions = all.filter(action => {
+  const planned = await planProject(client, project);
+  const actions = planned.actions.filter(action => {
     if (action.kind === 'unchanged') return false;
     if (action.kind === 'remove' || action.kind === 'refused') return true;
     const isAsBefore = tried.definitions.get(action.name) === textOf(action.desired);

@@ -5,8 +5,9 @@
 import type { Command } from 'commander';
 import { createClient, type Fetch } from '../../client/client.ts';
 import type { Config } from '../config.ts';
+import { GatewayError, isGatewayError } from '../errors.ts';
 import type { Gateway } from '../main.ts';
-import { leaveAddress, takeAddress } from './access.ts';
+import { leaveAddress, leftAddress, takeAddress } from './access.ts';
 import { type Context, givenNamespace } from './context.ts';
 import { applyProject, loadProject, type Project } from './project.ts';
 
@@ -56,7 +57,7 @@ export async function startGateway(
     import('../config.ts'),
   ]);
   const config = parseConfig(flags, env);
-  const gateway = await createGateway(config);
+  const gateway = await createGateway(config).catch(error => explainLock(error, config));
   try {
     const { url } = await gateway.start();
     await leaveAddress(config.dataDirectory, url);
@@ -70,6 +71,17 @@ export async function startGateway(
     await gateway.stop().catch(() => {});
     throw error;
   }
+}
+
+/** Names the gateway that has the data directory, where it has left its address. */
+async function explainLock(error: unknown, { dataDirectory }: Config): Promise<never> {
+  if (!isGatewayError(error) || error.code !== 'DATA_DIRECTORY_LOCKED') throw error;
+  const url = await leftAddress({ FNWAY_DATA: dataDirectory });
+  if (url === undefined) throw error;
+  throw new GatewayError(error.code, `${error.message} It serves at ${url}.`, {
+    cause: error,
+    remedy: 'Use that one (`fnway apply`), stop it, or use another --data directory.',
+  });
 }
 
 /** Talks to the gateway in this process, without a socket. */

@@ -38,12 +38,14 @@ export function isName(text: string): boolean {
 
 export const nameSchema = z.string().regex(namePattern, nameRule);
 
-const durationSchema = z.string().transform((text, ctx) => {
-  const ms = parseDuration(text);
-  if (ms !== undefined) return ms;
-  ctx.addIssue({ code: 'custom', message: 'not a duration; write 100ms, 30s, 2m, 1h or 1d' });
-  return z.NEVER;
-});
+const durationSchema = z
+  .string('write a duration such as 500ms, 30s or 2m')
+  .transform((text, ctx) => {
+    const ms = parseDuration(text);
+    if (ms !== undefined) return ms;
+    ctx.addIssue({ code: 'custom', message: 'not a duration; write 100ms, 30s, 2m, 1h or 1d' });
+    return z.NEVER;
+  });
 
 const sizeSchema = z.union([z.string(), z.int()]).transform((value, ctx) => {
   const bytes = parseSize(String(value));

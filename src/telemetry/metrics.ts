@@ -68,7 +68,7 @@ export class Metrics implements CallMetrics {
     this.#of(namespace, name).coldStarts++;
   }
 
-  /** A request that never became a call: counted by the code of its error. */
+  /** A request to a function that the gateway answered itself, or whose caller left: by the code of its error. */
   refused(code: string): void {
     this.#refused.set(code, (this.#refused.get(code) ?? 0) + 1);
   }
@@ -119,7 +119,7 @@ export class Metrics implements CallMetrics {
       lines,
       'fnway_requests_refused_total',
       'counter',
-      'Requests that never became a call, by error code.',
+      'Requests to functions that the gateway answered itself, or whose caller left, by error code.',
     );
     for (const [code, n] of this.#refused)
       lines.push(`fnway_requests_refused_total{code="${code}"} ${n}`);

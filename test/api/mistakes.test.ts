@@ -55,7 +55,18 @@ const mistakes: Array<[string, FunctionDefinition, Partial<VersionFailure>, RegE
     { file: 'handler.cjs', line: 2 },
     /already been declared/,
   ],
-  ['js module', node({ 'handler.mjs': 'import "left-pad";' }), { file: 'handler.mjs' }, /left-pad/],
+  [
+    'js module',
+    node({ 'handler.mjs': '\nimport "left-pad";' }),
+    { file: 'handler.mjs', line: 2 },
+    /Cannot find package 'left-pad' imported from handler\.mjs; add it to package\.json/,
+  ],
+  [
+    'ts module',
+    node({ 'handler.ts': '\n\nimport pad from "left-pad";\nexport default pad;' }),
+    { file: 'handler.ts', line: 3 },
+    /Cannot find package 'left-pad' imported from handler\.ts; add it to package\.json/,
+  ],
   [
     'js file',
     node({ 'handler.mjs': 'import "./gone.mjs";' }),
@@ -105,7 +116,7 @@ const mistakes: Array<[string, FunctionDefinition, Partial<VersionFailure>, RegE
     'py module',
     python('import os\nimport gone_module'),
     { file: 'handler.py', line: 2 },
-    /gone_module/,
+    /No module named 'gone_module'; add its package to requirements\.txt/,
   ],
   [
     'py throws',

@@ -1,6 +1,6 @@
 """A sample function: greets whoever the request names.
 
-    curl http://127.0.0.1:8080/function/hello?name=Ada
+    fnway invoke NAME --path '/?name=Ada'
 """
 
 

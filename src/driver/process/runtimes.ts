@@ -52,7 +52,7 @@ function runtimeDirectories(directory: string): string[] {
   } catch (cause) {
     throw new GatewayError(
       'RUNTIME_INVALID',
-      `the directory of runtimes ${directory} cannot be read`,
+      `the directory of runtimes ${directory} cannot be read; it is one that holds a directory for each runtime`,
       { cause },
     );
   }

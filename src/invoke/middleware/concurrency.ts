@@ -24,7 +24,7 @@ export function concurrency(options: { waitingCallsMax: number }): Middleware {
       const counter = counterOf(version);
       const capacity = version.settings.instances.max * version.concurrency;
       if (counter.inFlight >= capacity + options.waitingCallsMax) {
-        const detail = `${capacity} calls run and ${options.waitingCallsMax} wait already`;
+        const detail = `${counter.inFlight} calls are under way: ${capacity} that all its instances can run, and ${options.waitingCallsMax} that may wait`;
         return Promise.reject(new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 }));
       }
       counter.inFlight++;
