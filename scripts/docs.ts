@@ -67,7 +67,8 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   UPGRADE_NOT_SUPPORTED: 'A WebSocket or other upgrade.',
   FUNCTION_FAILED:
     'The function threw, crashed, ran out of memory, exited with an error, or returned what is no answer; `reason` and `X-Fnway-Failure` say which.',
-  FUNCTION_BUSY: 'All instances are busy and as many calls wait as may.',
+  FUNCTION_BUSY:
+    'As many calls of the function are under way as all its instances can run, and as many more wait as may.',
   INSTANCE_NOT_STARTED: 'A call needs an instance and none can start; the detail names why.',
   UPSTREAM_UNREACHABLE: 'The server of an `http` function refuses, resets or does not resolve.',
   CALL_DEADLINE_EXCEEDED:
@@ -254,7 +255,7 @@ function callRows(): string {
 | \`concurrency\` | calls at once in an instance | ${runtimesSay(({ concurrency }) => concurrency)}, http ${count(others)} | \`concurrency\` | the call waits |
 | \`instances.max\` | instances of a version that take calls | ${instances.max} | \`instances.max\` | the call waits |
 | \`instances.idle\` | an instance without calls | ${ms(instances.idleMs)} | \`instances.idle\` | it ends, down to \`instances.min\` |
-${setting('waitingCallsMax', 'calls of a version that wait for an instance; 0 to 1,000,000', error('FUNCTION_BUSY'))}
+${setting('waitingCallsMax', 'calls of a version beyond those that all its instances can run (`instances.max` × `concurrency`); 0 to 1,000,000', error('FUNCTION_BUSY'))}
 | \`slotsMax\` | calls in flight in the gateway | ${count(slotsMax)} | fixed | ${error('FUNCTION_BUSY')} |
 ${setting('bufferedBodyBytesMax', 'body for a handler that needs it whole: event style, Python, shell', error('BODY_TOO_LARGE'))}
 ${setting('bufferedBodyBytesMax', 'answer of a script without `stream`', failed('reply-invalid'))}

@@ -1,16 +1,19 @@
 /**
- * Goal: docs/start.md works for somebody who follows it. Method: a gateway in an empty directory as the page starts it,
- * then the page's own commands in order, in one directory. Blocks marked `test=e2e` must end with 0, `test=fails` with 1.
+ * Goal: the pages work for somebody who follows them. Method: a gateway in an empty directory as docs/start.md starts it,
+ * then each page's own commands in order. Blocks marked `test=e2e` must end with 0, `test=fails` with 1; what a block
+ * marked `test=background` starts runs until the page is done.
  */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { waitFor } from '../../src/testing/index.ts';
 
 const root = join(import.meta.dirname, '../..');
+const limit = { timeout: 120_000 };
 let directory: string;
 let url: string;
 let environment: NodeJS.ProcessEnv;
@@ -49,15 +52,8 @@ after(async () => {
 });
 
 test('the commands of docs/start.md do what it says', { timeout: 120_000 }, async () => {
-  const page = readFileSync(join(root, 'docs/start.md'), 'utf8');
-  const blocks = [...page.matchAll(/```sh test=(e2e|fails)\n([\s\S]*?)```/g)];
-  assert.equal(blocks.length, 5);
-  const outputs: string[] = [];
-  for (const [, kind, block] of blocks) {
-    const { status, text } = await shell(block!.replaceAll('http://127.0.0.1:8080', url));
-    assert.equal(status, kind === 'e2e' ? 0 : 1, text);
-    outputs.push(text);
-  }
+  const outputs = await outputsOf('docs/start.md');
+  assert.equal(outputs.length, 5);
   const [applied, called, changed, broken, described] = outputs as [string, ...string[]];
   assert.match(applied, /hello +created version 1/);
   assert.match(called!, /Hello you\nHello world\n/);
@@ -66,6 +62,54 @@ test('the commands of docs/start.md do what it says', { timeout: 120_000 }, asyn
   assert.match(described!, /Good day, you/);
   assert.match(described!, /v3 +failed[\s\S]*v2 +ready[\s\S]*v1 +ready/);
 });
+
+test('the commands of docs/guides/debug-a-failure.md show each step', async () => {
+  const [, answer, logs, described, metrics] = await outputsOf('docs/guides/debug-a-failure.md');
+  assert.match(answer!, /^HTTP\/1\.1 502 [\s\S]*X-Fnway-Failure: threw[\s\S]*handler\.mjs:3/);
+  assert.match(logs!, /TypeError: no such order/);
+  assert.match(described!, /v1 +ready/);
+  assert.match(metrics!, /function="fail",reason="threw"\} 1/);
+});
+
+test('the commands of docs/guides/http-function.md show both answers', async () => {
+  const [deployed, refused] = await outputsOf('docs/guides/http-function.md');
+  assert.match(deployed!, /up\n$/);
+  assert.match(refused!, /ECONNREFUSED/);
+});
+
+test('the commands of docs/guides/dependencies.md install a package', limit, async () => {
+  const [deployed] = await outputsOf('docs/guides/dependencies.md');
+  assert.match(deployed!, /a-b\n$/);
+});
+
+test('the commands of docs/reference/api.md make a function', async () => {
+  const [made] = await outputsOf('docs/reference/api.md');
+  assert.match(made!, /42$/);
+});
+
+/** What each of a page's blocks printed. */
+async function outputsOf(page: string): Promise<string[]> {
+  const text = readFileSync(join(root, page), 'utf8').replaceAll('http://127.0.0.1:8080', url);
+  const outputs: string[] = [];
+  const background: ChildProcess[] = [];
+  try {
+    for (const [, kind, block] of text.matchAll(/```sh test=(\w+)\n([\s\S]*?)```/g)) {
+      if (kind === 'background') {
+        background.push(spawn('sh', ['-c', `exec ${block}`], { cwd: directory, env: environment }));
+        const [, port] = /listen\((\d+)/.exec(block!)!;
+        const answers = () => fetch(`http://127.0.0.1:${port}`).then(Boolean, () => false);
+        await waitFor(answers, { what: `the server on ${port}` });
+        continue;
+      }
+      const { status, text: output } = await shell(block!);
+      assert.equal(status, kind === 'e2e' ? 0 : 1, output);
+      outputs.push(output);
+    }
+  } finally {
+    for (const child of background) child.kill();
+  }
+  return outputs;
+}
 
 /** As one script, so that a block may change directories; ends at the first command that fails. */
 function shell(script: string): Promise<{ status: number | null; text: string }> {
