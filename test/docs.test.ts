@@ -48,11 +48,32 @@ test('every limit of the source is on the page of limits', () => {
     );
   assert.ok(names.length > 30);
   const alias: Record<string, string> = { buildTimeoutMsMax: 'buildMsMax' };
+  const needless = Object.keys(noLimits).filter(place => !names.some(name => name.place === place));
+  assert.deepEqual(needless, [], 'exceptions for what is not there');
   const lost = names
     .filter(({ place }) => noLimits[place] === undefined)
     .filter(({ name }) => !page.includes(`\`${alias[name] ?? name}\``))
     .map(({ place }) => place);
   assert.deepEqual(lost, []);
+});
+
+test('the routes of the control plane are those of the OpenAPI document', () => {
+  const files = ['routes/functions.ts', 'routes/sources.ts', 'control-plane.ts'];
+  const real = files.flatMap(name => {
+    const text = read(`src/gateway/${name}`);
+    const base = /const base = '([^']+)'/.exec(text)?.[1] ?? '';
+    const calls = text.matchAll(/app\.(get|post|put|delete|patch)\(\s*(base|[`'][^`']+[`'])/g);
+    return [...calls].map(([, method, path]) => {
+      const whole = path === 'base' ? base : path!.slice(1, -1).replace(/^\$\{base\}/, base);
+      return `${method} ${whole.replace(/:(\w+)/g, '{$1}')}`;
+    });
+  });
+  const { paths } = openApi() as { paths: Record<string, object> };
+  const told = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.keys(methods).map(method => `${method} ${path}`),
+  );
+  assert.ok(real.length > 10);
+  assert.deepEqual(real.sort(), [...told, 'get /v1/openapi.json'].sort());
 });
 
 test('the page of the HTTP surface lists the routes and parameters of the OpenAPI document', () => {

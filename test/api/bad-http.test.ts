@@ -322,6 +322,27 @@ test('an answer of the control plane may take longer than a body may pause', asy
   connection.destroy();
 });
 
+test('a body that says that it is too long is refused before it has come', async () => {
+  const mebibyte = 1024 ** 2;
+  const heads: Array<[head: string, bytes: number]> = [
+    [
+      `POST /v1/namespaces/default/sources HTTP/1.1\r\nHost: a\r\n${controlHead.replace('json', 'gzip')}`,
+      65 * mebibyte,
+    ],
+    [
+      `PUT /v1/namespaces/default/functions/long HTTP/1.1\r\nHost: a\r\n${controlHead}`,
+      3 * mebibyte,
+    ],
+    ['POST /function/event HTTP/1.1\r\nHost: a\r\n', 17 * mebibyte],
+  ];
+  for (const [head, bytes] of heads) {
+    const connection = await gateway.connect();
+    connection.write(`${head}Content-Length: ${bytes}\r\n\r\nbegin`);
+    rawProblemOf(await connection.next(), { status: 413, code: 'BODY_TOO_LARGE' }, head);
+    connection.destroy();
+  }
+});
+
 test('a body that comes slowly but moves is waited for', async () => {
   const connection = await gateway.connect();
   connection.write('POST /function/event HTTP/1.1\r\nHost: a\r\nContent-Length: 8\r\n\r\n');

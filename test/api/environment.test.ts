@@ -109,6 +109,17 @@ test('variables that act when a process starts act', async () => {
   );
   const [, options, , gc] = JSON.parse(await textOf('/function/node-options')) as string[];
   assert.deepEqual([options, gc], ['--expose-gc --title=mine', 'function']);
+  // What the loader of programs reads cannot be given to one that runs already.
+  await put(
+    'loader',
+    javascript(
+      `import { readFileSync } from 'node:fs';
+       const started = readFileSync('/proc/self/environ', 'latin1').split('\\0');
+       export default () => Response.json(started.filter(line => line.startsWith('LD_')));`,
+      { env: { LD_LIBRARY_PATH: '/nowhere' } },
+    ),
+  );
+  assert.deepEqual(JSON.parse(await textOf('/function/loader')), ['LD_LIBRARY_PATH=/nowhere']);
   const code = `import sys, os
 def handle(event, context):
     return [sys.flags.utf8_mode, sys.flags.dont_write_bytecode, os.environ.get("PYTHONUTF8")]`;
