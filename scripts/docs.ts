@@ -264,7 +264,7 @@ ${setting('bufferedBodyBytesMax', 'answer of a script without `stream`', failed(
 | \`statusCode\` | status of an answer | 200 to 599 | fixed | ${failed('reply-invalid')} |
 | \`returnMsMax\` | for the handler of a call that timed out to return | ${ms(returnMsMax)} | fixed | its instance takes no call any more |
 ${setting('graceMs', 'for the other calls of such an instance', failed('crashed'))}
-| \`memoryCheckMs\` | between two looks at the memory of instances | ${ms(memoryCheckMs)} | fixed | – |
+| \`memoryCheckMs\` | between two looks at the memory of an instance that is in no control group | ${ms(memoryCheckMs)} | fixed | – |
 | \`stableMs\` | life of an instance below which its crash counts as a failed start | ${ms(stable)} | fixed | kept instances start later |
 | \`settleRetryMsMax\` | between two tries to store what became of a build, from 500 ms on doubled | ${ms(settleRetry)} | fixed | – |
 | \`restartDelayMsMax\` | between two tries to start a kept instance, from 1 s on doubled | ${ms(restart)} | fixed | – |

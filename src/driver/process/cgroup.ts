@@ -34,6 +34,8 @@ export interface Cgroup {
   limit(memoryBytes: number): void;
   /** The kernel has ended a process of the group for want of memory. Known also after the release. */
   outOfMemory(): boolean;
+  /** Of all its processes together, what they had before they came included; 0 when it is gone. */
+  residentBytes(): number;
   /** Ends what is left in the group and removes it. */
   release(): void;
 }
@@ -228,12 +230,23 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
       }
     },
     outOfMemory,
+    residentBytes: () => pidsIn(path).reduce((sum, one) => sum + residentBytes(one), 0),
     release() {
       outOfMemory();
       endAll(path);
       removeLater(path, clock, removeTriesMax);
     },
   };
+}
+
+function pidsIn(path: string): number[] {
+  try {
+    // An empty line is no process: 0 would be our own group.
+    const lines = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n');
+    return lines.map(Number).filter(pid => pid > 0);
+  } catch {
+    return [];
+  }
 }
 
 function residentBytes(pid: number): number {
@@ -251,16 +264,9 @@ function endAll(path: string): void {
   } catch {
     // Not ours to write, or gone.
   }
-  let pids: string[];
-  try {
-    pids = readFileSync(join(path, 'cgroup.procs'), 'utf8').split('\n');
-  } catch {
-    return;
-  }
-  for (const pid of pids) {
-    if (pid === '') continue;
+  for (const pid of pidsIn(path)) {
     try {
-      process.kill(Number(pid), 'SIGKILL');
+      process.kill(pid, 'SIGKILL');
     } catch {
       // Gone already.
     }

@@ -8,6 +8,7 @@ import { spawn } from 'node:child_process';
 import { afterEach, test } from 'node:test';
 import { FakeClock } from '../../testing/fake-clock.ts';
 import { waitFor } from '../../testing/wait-for.ts';
+import type { Cgroup } from './cgroup.ts';
 import { limitMemory, memoryCheckMs } from './memory.ts';
 
 const mebi = 1024 ** 2;
@@ -130,4 +131,35 @@ test('a tree that was released is looked at no more', async () => {
   bound.release();
   await clock.advance(1000);
   assert.equal(seen.times, 0);
+});
+
+test('a tree in a control group costs no look at the machine, and is looked at now and then', async () => {
+  const clock = new FakeClock();
+  let resident = 10;
+  let reads = 0;
+  const cgroup: Cgroup = {
+    limit() {},
+    outOfMemory: () => false,
+    residentBytes() {
+      reads++;
+      return resident;
+    },
+    release() {},
+  };
+  let times = 0;
+  const bound = limitMemory(clock).bound({
+    pid: 1,
+    memoryBytes: 100,
+    enclosed: Promise.resolve(cgroup),
+    onOverLimit: () => times++,
+  });
+  await clock.advance(1000);
+  assert.deepEqual([times, reads], [0, 2]);
+  resident = 101;
+  await clock.advance(499);
+  assert.equal(times, 0);
+  await clock.advance(1);
+  assert.equal(times, 1);
+  assert.equal(bound.exceeded(), true);
+  bound.release();
 });

@@ -1,15 +1,17 @@
 /**
- * Memory limits of instances. The kernel keeps them where control groups can be written; everywhere, the resident
- * memory of each instance's process tree is looked at every 100 ms, in one pass over /proc for all of them, which
- * also catches what a control group does not count. Shared pages count in every process that maps them.
+ * Memory limits of instances. The kernel keeps those of instances in control groups; what it does not count, since they
+ * had it before they came into their group, is added up now and then. The resident memory of all other process trees is
+ * looked at every 100 ms, in one pass over /proc for all of them. Shared pages count in every process that maps them.
  */
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
 import type { Clock, Timer } from '../../clock.ts';
 import type { Cgroup } from './cgroup.ts';
 
-/** How often every tree is measured. */
+/** How often every tree that is in no control group is measured. */
 export const memoryCheckMs = 100;
+/** Groups are looked at once in so many times: their reads are not free, and the kernel does not wait for them. */
+const looksPerGroupLook = 5;
 
 /** What /proc counts memory in. Kernels for ARM and POWER may have larger ones. */
 export const pageBytes =
@@ -48,22 +50,34 @@ interface Entry {
 export function limitMemory(clock: Clock): MemoryLimits {
   const entries = new Set<Entry>();
   let timer: Timer | undefined;
+  let looks = 0;
 
   function look(): void {
     timer = undefined;
-    let processes: Map<number, ProcessSample>;
+    looks++;
     try {
-      processes = readProcesses();
+      lookAt(looks % looksPerGroupLook === 0);
     } catch {
       // Out of descriptors: the next look finds some.
-      return schedule();
-    }
-    for (const entry of entries) {
-      if (entry.exceeded || !isOver(entry, processes)) continue;
-      entry.exceeded = true;
-      entry.watched.onOverLimit();
     }
     schedule();
+  }
+
+  function lookAt(groupsToo: boolean): void {
+    // Of the whole machine, however many processes it has: only where somebody needs it.
+    let processes: Map<number, ProcessSample> | undefined;
+    for (const entry of entries) {
+      const { cgroup, watched } = entry;
+      if (entry.exceeded || (cgroup !== undefined && !groupsToo)) continue;
+      processes ??= cgroup === undefined ? readProcesses() : undefined;
+      const isOver =
+        cgroup === undefined
+          ? residentOf(watched.pid, processes!) > watched.memoryBytes
+          : cgroup.outOfMemory() || cgroup.residentBytes() > watched.memoryBytes;
+      if (!isOver) continue;
+      entry.exceeded = true;
+      watched.onOverLimit();
+    }
   }
 
   function schedule(): void {
@@ -91,14 +105,10 @@ export function limitMemory(clock: Clock): MemoryLimits {
   };
 }
 
-/** Over by our own sum, or the kernel has ended one of its processes already. */
-function isOver(entry: Entry, processes: Map<number, ProcessSample>): boolean {
-  if (entry.cgroup?.outOfMemory()) return true;
-  let resident = 0;
-  for (const pid of treeOf(entry.watched.pid, processes)) {
-    resident += processes.get(pid)?.residentBytes ?? 0;
-  }
-  return resident > entry.watched.memoryBytes;
+function residentOf(pid: number, processes: Map<number, ProcessSample>): number {
+  let bytes = 0;
+  for (const one of treeOf(pid, processes)) bytes += processes.get(one)?.residentBytes ?? 0;
+  return bytes;
 }
 
 interface ProcessSample {
