@@ -18,6 +18,7 @@ import { errorKinds } from '../src/errors.ts';
 import { controlLimits } from '../src/gateway/control-plane.ts';
 import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
 import { listQuerySchema } from '../src/gateway/routes/functions.ts';
+import { gatheredBytesMax } from '../src/invoke/middleware/gather.ts';
 import { returnMsMax } from '../src/invoke/pool.ts';
 import { payloadBytesMax, windowBytes } from '../src/link/frames.ts';
 import { linkLimits } from '../src/link/server.ts';
@@ -256,6 +257,7 @@ function callRows(): string {
 | \`instances.max\` | instances of a version that take calls | ${instances.max} | \`instances.max\` | the call waits |
 | \`instances.idle\` | an instance without calls | ${ms(instances.idleMs)} | \`instances.idle\` | it ends, down to \`instances.min\` |
 ${setting('waitingCallsMax', 'calls of a version beyond those that all its instances can run (`instances.max` × `concurrency`); 0 to 1,000,000', error('FUNCTION_BUSY'))}
+| \`gatheredBytesMax\` | bodies that handlers need whole, of all calls together | ${bytes(gatheredBytesMax)} | fixed | a body is passed on as it comes, and its call holds a place meanwhile |
 | \`slotsMax\` | calls in flight in the gateway | ${count(slotsMax)} | fixed | ${error('FUNCTION_BUSY')} |
 ${setting('bufferedBodyBytesMax', 'body for a handler that needs it whole: event style, Python, shell', error('BODY_TOO_LARGE'))}
 ${setting('bufferedBodyBytesMax', 'answer of a script without `stream`', failed('reply-invalid'))}

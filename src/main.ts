@@ -32,6 +32,7 @@ import { type CallSignal, compose } from './invoke/invoke.ts';
 import { concurrency } from './invoke/middleware/concurrency.ts';
 import { counters } from './invoke/middleware/counters.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
+import { gather } from './invoke/middleware/gather.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
 import { Slots } from './slots.ts';
@@ -142,6 +143,10 @@ async function build(
       counters({ clock, metrics }),
       deadline({ clock, wheel: new TimerWheel(clock) }),
       concurrency({ waitingCallsMax: limits.waitingCallsMax }),
+      gather({
+        needsWhole: version => pool.needsWholeBodies(version),
+        bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
+      }),
     ],
     pool.invoke,
   );

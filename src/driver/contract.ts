@@ -116,6 +116,7 @@ function callOf(version: Version, body: Body): Call {
     body,
     origin: 'http',
     deadlineMs: Number.POSITIVE_INFINITY,
+    gathering: false,
     instance: undefined,
   };
 }

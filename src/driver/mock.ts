@@ -354,6 +354,7 @@ export function mockCall(
     body: emptyBody,
     origin: 'http',
     deadlineMs: Number.POSITIVE_INFINITY,
+    gathering: false,
     instance: undefined,
     ...parts,
   };

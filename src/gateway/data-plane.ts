@@ -210,6 +210,7 @@ class DataPlane {
       body: made.body,
       origin: 'http' as const,
       deadlineMs: Number.POSITIVE_INFINITY,
+      gathering: false,
       instance: undefined,
     };
     let reply: Promise<Reply>;

@@ -57,10 +57,13 @@ export interface Call {
   /** Path and query as received, the function's prefix taken off; starts with `/`. */
   readonly target: string;
   readonly headers: HeaderPairs;
-  readonly body: Body;
+  /** Replaced by what was gathered of it, where the handler needs it whole. */
+  body: Body;
   readonly origin: 'http';
   /** Set by the deadline middleware: when the caller stops waiting, on the monotonic clock. */
   deadlineMs: number;
+  /** Set by the gather middleware: the body is awaited, and no instance has been asked for. */
+  gathering: boolean;
   /** Set by the pool: the instance that was given the call. */
   instance: string | undefined;
 }

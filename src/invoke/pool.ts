@@ -18,7 +18,8 @@ import type { Driver, Instance, Started } from '../driver/driver.ts';
 import { assert, GatewayError, isGatewayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { type Call, type CallSignal, isStream, type Reply, type Version } from './invoke.ts';
+import type { Call, CallSignal, Reply, Version } from './invoke.ts';
+import { refuseLong } from './middleware/gather.ts';
 
 export interface PoolOptions {
   drivers: readonly Driver[];
@@ -71,6 +72,8 @@ const stableMs = 10_000;
 export class Pool {
   readonly #options: PoolOptions;
   readonly #fleets = new Map<Version, Fleet>();
+  /** Versions whose handler needs request bodies whole, as an instance has told. */
+  readonly #wholeBodies = new WeakSet<Version>();
   #sweepTimer: Timer | undefined;
   #stopping = false;
 
@@ -101,6 +104,11 @@ export class Pool {
     const fleet = this.#fleetOf(version);
     if (fleet.members.some(member => !member.retiring)) return undefined;
     return this.#startOne(fleet);
+  }
+
+  /** False until the first instance has been started. */
+  needsWholeBodies(version: Version): boolean {
+    return this.#wholeBodies.has(version);
   }
 
   /** Calls of `version` will be rare from now on: its instances finish what they do, and go. */
@@ -181,9 +189,9 @@ export class Pool {
   }
 
   #run(fleet: Fleet, member: Member, call: Call, signal: CallSignal): Promise<Reply> {
-    if (member.instance.wholeBodies && declaredLength(call) > this.#options.bufferedBodyBytesMax) {
-      const detail = `the handler needs the body whole, and it is longer than ${this.#options.bufferedBodyBytesMax} bytes`;
-      return Promise.reject(new GatewayError('BODY_TOO_LARGE', detail));
+    if (member.instance.wholeBodies) {
+      const error = refuseLong(call, this.#options.bufferedBodyBytesMax);
+      if (error !== undefined) return Promise.reject(error);
     }
     member.inFlight++;
     call.instance = member.instance.id;
@@ -311,6 +319,7 @@ export class Pool {
       retiring: false,
     };
     fleet.members.push(member);
+    if (instance.wholeBodies) this.#wholeBodies.add(fleet.version);
     const bornMs = member.idleSinceMs;
     void instance.exited.then(exit => {
       fleet.members = fleet.members.filter(other => other !== member);
@@ -455,14 +464,4 @@ function pick(fleet: Fleet): Member | undefined {
     if (best === undefined || member.inFlight < best.inFlight) best = member;
   }
   return best;
-}
-
-function declaredLength(call: Call): number {
-  if (!isStream(call.body)) return call.body.length;
-  for (let i = 0; i < call.headers.length; i += 2) {
-    const name = call.headers[i]!;
-    if (name.length === 14 && name.toLowerCase() === 'content-length')
-      return Number(call.headers[i + 1]);
-  }
-  return 0;
 }

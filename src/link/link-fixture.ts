@@ -103,6 +103,7 @@ export function callWith(parts: { body?: Body; headers?: string[]; target?: stri
     body: parts.body ?? emptyBody,
     origin: 'http',
     deadlineMs: 0,
+    gathering: false,
     instance: undefined,
   };
 }

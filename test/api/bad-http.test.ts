@@ -353,6 +353,28 @@ test('a body that comes slowly but moves is waited for', async () => {
   connection.destroy();
 });
 
+test('clients that send their body slowly keep nobody from a function that needs it whole', async () => {
+  await put('whole-script', { script: 'wc -c', concurrency: 1, instances: { max: 1 } });
+  assert.equal(
+    await (await call('/function/whole-script', { method: 'POST', body: 'abc' })).text(),
+    '3\n',
+  );
+  const slowOnes = await Promise.all(
+    Array.from({ length: 20 }, async () => {
+      const connection = await gateway.connect();
+      connection.write(
+        'POST /function/whole-script HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n',
+      );
+      return connection;
+    }),
+  );
+  const inFlight = /fnway_calls_in_flight\{[^}]*"whole-script"\} 20\n/;
+  await waitFor(async () => inFlight.test(await (await call('/metrics')).text()));
+  const fast = await call('/function/whole-script', { method: 'POST', body: 'abcd' });
+  assert.equal(await fast.text(), '4\n');
+  for (const connection of slowOnes) connection.destroy();
+});
+
 test('slow clients do not keep others waiting', async () => {
   const slowOnes = await Promise.all(
     Array.from({ length: 100 }, async (_, i) => {

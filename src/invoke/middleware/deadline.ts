@@ -15,9 +15,13 @@ export function deadline(options: { clock: Clock; wheel: TimerWheel }): Middlewa
       const { timeoutMs } = call.version.spec;
       call.deadlineMs = clock.monotonicMs() + timeoutMs;
       const entry = wheel.add(call.deadlineMs, () => {
+        const within = `within ${formatDuration(timeoutMs)}, the function's timeout`;
+        if (call.gathering)
+          return signal.abort(
+            new GatewayError('REQUEST_TIMED_OUT', `the body did not come ${within}`),
+          );
         const what = call.instance === undefined ? 'no instance was free' : 'it did not answer';
-        const text = `${what} within ${formatDuration(timeoutMs)}, the function's timeout`;
-        signal.abort(new GatewayError('CALL_DEADLINE_EXCEEDED', text));
+        signal.abort(new GatewayError('CALL_DEADLINE_EXCEEDED', `${what} ${within}`));
       });
       return next(call, signal).then(
         reply => {

@@ -1,0 +1,120 @@
+/**
+ * Takes a request body that the handler needs whole before its call takes a place in an instance: a client that sends
+ * slowly would hold the place for as long as it likes, and a few of them a whole function. The bodies of all calls
+ * together are bounded; what comes beyond is passed on as it comes, and holds a place as any stream does.
+ */
+import type { BodyStream } from '../../body.ts';
+import { GatewayError } from '../../errors.ts';
+import {
+  type Body,
+  type Call,
+  type CallSignal,
+  type Invoke,
+  isStream,
+  type Middleware,
+  type Reply,
+  type Version,
+} from '../invoke.ts';
+
+/** Of all bodies that are being gathered or were, and whose calls are not answered yet. */
+export const gatheredBytesMax = 256 * 1024 ** 2;
+
+export function gather(options: {
+  needsWhole(version: Version): boolean;
+  /** Of one body. */
+  bufferedBodyBytesMax: number;
+  totalBytesMax?: number;
+}): Middleware {
+  const { needsWhole, bufferedBodyBytesMax, totalBytesMax = gatheredBytesMax } = options;
+  let total = 0;
+
+  async function gathered(
+    next: Invoke,
+    call: Call & { body: BodyStream },
+    signal: CallSignal,
+  ): Promise<Reply> {
+    const { body } = call;
+    let held = 0;
+    signal.onAbort(reason => body.cancel(reason));
+    try {
+      call.gathering = true;
+      (call as Call).body = await read(body, bytes => {
+        held += bytes;
+        total += bytes;
+        if (held > bufferedBodyBytesMax) throw tooLong(bufferedBodyBytesMax);
+        return total <= totalBytesMax;
+      });
+      call.gathering = false;
+      return await next(call, signal);
+    } catch (error) {
+      throw signal.reason ?? error;
+    } finally {
+      total -= held;
+    }
+  }
+
+  return next =>
+    function withGather(call, signal) {
+      // Short bodies, nearly all there are, have been read by whoever read the head.
+      if (!isStream(call.body) || !needsWhole(call.version)) return next(call, signal);
+      const error = refuseLong(call, bufferedBodyBytesMax);
+      if (error !== undefined) return Promise.reject(error);
+      return gathered(next, call as Call & { body: BodyStream }, signal);
+    };
+}
+
+/** What a body that says that it is too long is refused with, before any of it is read. */
+export function refuseLong(call: Call, bytesMax: number): GatewayError | undefined {
+  return declaredLength(call) > bytesMax ? tooLong(bytesMax) : undefined;
+}
+
+function declaredLength(call: Call): number {
+  if (!isStream(call.body)) return call.body.length;
+  for (let i = 0; i < call.headers.length; i += 2) {
+    const name = call.headers[i]!;
+    if (name.length === 14 && name.toLowerCase() === 'content-length')
+      return Number(call.headers[i + 1]);
+  }
+  return 0;
+}
+
+/** All of it as bytes, or what is left as a stream once `hasRoom` says that there is none. */
+async function read(body: BodyStream, hasRoom: (bytes: number) => boolean): Promise<Body> {
+  const chunks: Uint8Array[] = [];
+  const reader = body[Symbol.asyncIterator]();
+  try {
+    for (let got = await reader.next(); !got.done; got = await reader.next()) {
+      chunks.push(got.value);
+      if (!hasRoom(got.value.length)) return resumed(body, chunks, reader);
+    }
+  } catch (error) {
+    await reader.return?.();
+    throw error;
+  }
+  return Buffer.concat(chunks);
+}
+
+/** A body of which a part has been read. */
+function resumed(
+  body: BodyStream,
+  chunks: Uint8Array[],
+  reader: AsyncIterator<Uint8Array>,
+): BodyStream {
+  return {
+    cancel: reason => body.cancel(reason),
+    onClose: fn => body.onClose(fn),
+    async *[Symbol.asyncIterator]() {
+      try {
+        yield* chunks;
+        for (let got = await reader.next(); !got.done; got = await reader.next()) yield got.value;
+      } finally {
+        await reader.return?.();
+      }
+    },
+  };
+}
+
+function tooLong(bytesMax: number): GatewayError {
+  const detail = `the handler needs the body whole, and it is longer than ${bytesMax} bytes`;
+  return new GatewayError('BODY_TOO_LARGE', detail);
+}
