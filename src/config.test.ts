@@ -32,6 +32,7 @@ for (const [flag, value] of [
   ['headersMsMax', '0s'],
   ['bodyIdleMsMax', '0s'],
   ['data', ' '],
+  ['connectionsMax', '0'],
   ['waitingCallsMax', '-1'],
 ]) {
   test(`${flag} ${value} stops the start and says what would be right`, () => {

@@ -28,6 +28,8 @@ export interface Config {
 }
 
 export interface Limits {
+  /** Open at once; the loopback interface counts too. */
+  connectionsMax: number;
   headersBytesMax: number;
   headersMsMax: number;
   bodyIdleMsMax: number;
@@ -94,6 +96,12 @@ export const settings = {
     env: 'FNWAY_UID_RANGE',
     default: '',
     help: 'FIRST:COUNT of the users that functions run as when the gateway is root; else 65,536 from a place of the data directory’s own',
+  },
+  connectionsMax: {
+    flag: 'connectionsMax',
+    env: 'FNWAY_CONNECTIONS_MAX',
+    default: '10000',
+    help: 'connections of clients at once',
   },
   headersBytesMax: {
     flag: 'headersBytesMax',
@@ -242,6 +250,7 @@ function parseLimits(read: {
 }): Limits {
   const { integer, duration, size } = read;
   return {
+    connectionsMax: integer('connectionsMax', 1, 1_000_000),
     headersBytesMax: size('headersBytesMax', 1024, headersBytesLargest),
     headersMsMax: duration('headersMsMax'),
     bodyIdleMsMax: duration('bodyIdleMsMax'),

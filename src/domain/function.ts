@@ -39,7 +39,7 @@ export function isName(text: string): boolean {
 export const nameSchema = z.string().regex(namePattern, nameRule);
 
 const durationSchema = z
-  .string('write a duration such as 500ms, 30s or 2m')
+  .string('expected a string such as 500ms, 30s or 2m')
   .transform((text, ctx) => {
     const ms = parseDuration(text);
     if (ms !== undefined) return ms;

@@ -131,7 +131,8 @@ function parseJson(
   done: (error: Error | null, value?: unknown) => void,
 ): void {
   // Many clients name a type also when they send nothing.
-  if (request.method === 'DELETE' && body === '') return done(null, undefined);
+  const takesNone = request.method === 'DELETE' || request.routeOptions.url?.endsWith('/token');
+  if (takesNone && body === '') return done(null, undefined);
   try {
     done(null, JSON.parse(String(body)));
   } catch {

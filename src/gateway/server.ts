@@ -25,7 +25,7 @@ import {
 export interface ServerOptions {
   host: string;
   port: number;
-  limits: ReaderLimits;
+  limits: ReaderLimits & { connectionsMax: number };
   serve: Serve;
   control: ControlPlaneOptions;
   metrics: Metrics;
@@ -89,6 +89,7 @@ export function createServer(options: ServerOptions): GatewayServer {
       socket.resume();
     },
   });
+  limitConnections(reader.server, options);
   return {
     listen: () => listen(reader.server, options),
     async close(cutAfterMs) {
@@ -223,6 +224,26 @@ function listen(reader: NetServer, options: ServerOptions): Promise<{ url: strin
   });
 }
 
+/** Descriptors that clients could take without end are missing when an instance is to be started. */
+function limitConnections(server: NetServer, { limits, clock, control }: ServerOptions): void {
+  server.maxConnections = limits.connectionsMax;
+  let dropped = 0;
+  server.on('drop', () => {
+    // A crowd is told once a while, not one by one.
+    if (dropped++ > 0) return;
+    clock.after(
+      dropsToldMs,
+      () => {
+        const { connectionsMax } = limits;
+        control.log.warn('connections were closed: too many are open', { dropped, connectionsMax });
+        dropped = 0;
+      },
+      { unref: true },
+    );
+  });
+}
+
+const dropsToldMs = 1000;
 const idleCheckMs = 50;
 
 async function close(

@@ -250,6 +250,16 @@ test('a foreign Authorization reaches a function that asks for none', async () =
   }
 });
 
+test('a token is rotated also by a client that names a type and sends nothing', async () => {
+  await gateway.put('typed', { script: 'true' });
+  const headers = { 'content-type': 'application/json' };
+  const response = await gateway.control('/v1/namespaces/default/functions/typed/token', {
+    method: 'POST',
+    headers,
+  });
+  assert.equal(response.status, 200);
+});
+
 test('a rotated token is good at once and the old one void at once', async () => {
   await put('rotated', javascript('export default () => new Response("in")', { auth: 'token' }));
   let { token: current } = await client.getToken('rotated');

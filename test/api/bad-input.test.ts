@@ -288,6 +288,13 @@ test('a query is refused where a route takes none, or not that key', async () =>
   assert.equal((await control(`${base}/stays`)).status, 200);
 });
 
+test('a version is a decimal number from 1 on', async () => {
+  for (const number of ['0', '0x1', '1.0', '-1', '1e1', '01', 'x', '9'.repeat(20)]) {
+    const response = await control(`${base}/stays/versions/${number}`);
+    await problemOf(response, { status: 400, code: 'QUERY_INVALID' }, number);
+  }
+});
+
 test('an unknown route answers 404, a wrong method 405 with what it takes', async () => {
   for (const path of [
     '/v1',

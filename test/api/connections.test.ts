@@ -300,6 +300,31 @@ test('CONNECT is refused', async () => {
   assert.equal(answer.status, 405);
 });
 
+test('of more connections than may be open at once the last ones are closed', async () => {
+  const few = await startTestGateway({ settings: { connectionsMax: '3' } });
+  try {
+    const open = await Promise.all([few.connect(), few.connect(), few.connect()]);
+    for (const connection of open) {
+      connection.write('GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n');
+      assert.equal((await connection.next()).status, 200);
+    }
+    const late = await few.connect();
+    await late.closed;
+    open[0]!.destroy();
+    await waitFor(async () => {
+      const again = await few.connect();
+      again.write('GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n');
+      return again.next().then(
+        () => true,
+        () => false,
+      );
+    });
+    for (const connection of open) connection.destroy();
+  } finally {
+    await few.stop();
+  }
+});
+
 test('an unread body does not become the next request', async () => {
   const smuggled = plain('/smuggled');
   for (const more of ['', thorough]) {

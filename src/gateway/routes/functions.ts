@@ -28,7 +28,12 @@ const waitSchema = z
   });
 
 const pathSchema = z.object({ namespace: nameSchema, name: nameSchema });
-const versionPathSchema = pathSchema.extend({ number: z.coerce.number().int().min(1) });
+const versionPathSchema = pathSchema.extend({
+  number: z
+    .string()
+    .regex(/^[1-9]\d{0,8}$/, 'a version is a number from 1 on')
+    .transform(Number),
+});
 const waitQuerySchema = z.strictObject({ wait: waitSchema });
 
 export const listQuerySchema = z.strictObject({
