@@ -106,7 +106,7 @@ export class Pool {
     return this.#startOne(fleet);
   }
 
-  /** False until the first instance has been started. */
+  /** Before anything of the handler runs. False until the first instance has been started. */
   needsWholeBodies(version: Version): boolean {
     return this.#wholeBodies.has(version);
   }
@@ -319,7 +319,9 @@ export class Pool {
       retiring: false,
     };
     fleet.members.push(member);
-    if (instance.wholeBodies) this.#wholeBodies.add(fleet.version);
+    // A script that streams may answer while it reads: its limit is the same, its body comes as it is sent.
+    const { version } = fleet;
+    if (instance.wholeBodies && !version.spec.stream) this.#wholeBodies.add(version);
     const bornMs = member.idleSinceMs;
     void instance.exited.then(exit => {
       fleet.members = fleet.members.filter(other => other !== member);
