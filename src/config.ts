@@ -175,7 +175,8 @@ export const commandLineSettings: readonly SettingName[] = [
 const toolVariables =
   /^(?:PIP_\w+|npm_config_(?:registry|userconfig|proxy|https_proxy|noproxy|cafile|strict_ssl)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS)$/;
 
-const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+/** PATH where nobody has said another: the machine's own programs, not those of whoever started the gateway. */
+export const systemPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export function parseConfig(
   flags: Record<string, string | string[] | boolean | undefined>,
@@ -235,7 +236,7 @@ export function parseConfig(
     warm: text('warm') === '' ? undefined : integer('warm', 0, 100),
     uidRange: range === null ? undefined : { first, count },
     limits: parseLimits({ integer, duration, size }),
-    path: env.PATH ?? defaultPath,
+    path: env.PATH ?? systemPath,
     npmExecPath: env.npm_execpath,
     toolEnv: Object.fromEntries(
       Object.entries(env).filter(([key, value]) => value !== undefined && toolVariables.test(key)),

@@ -12,7 +12,7 @@ import { openFileBlobs } from './blob/file.ts';
 import { createBuilder } from './build/build.ts';
 import { findEsbuild, findTools, isReachableByAll } from './build/find-tools.ts';
 import { type Clock, systemClock } from './clock.ts';
-import type { Config } from './config.ts';
+import { type Config, systemPath } from './config.ts';
 import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
 import { Registry } from './deploy/registry.ts';
@@ -104,7 +104,7 @@ async function build(
     runtimes: tools.runtimes,
     interpreters: { node: tools.node, python: tools.python },
     mark: data.mark,
-    baseEnv: { PATH: functionPath, LANG: 'C.UTF-8' },
+    baseEnv: { PATH: systemPath, LANG: 'C.UTF-8' },
     bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
     loadMsMax: limits.loadMsMax,
     ...(config.warm !== undefined && { warm: config.warm }),
@@ -243,9 +243,6 @@ async function build(
     },
   };
 }
-
-/** PATH of functions: the machine's own programs, not those of whoever started the gateway. */
-const functionPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** Runtimes, interpreters and tools, staged where functions' users can run them when the gateway is root. */
 function findInterpreters(config: Config, options: { isRoot: boolean; codePath: string }) {

@@ -11,6 +11,7 @@ import { readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { Clock } from '../clock.ts';
+import { systemPath } from '../config.ts';
 import type { VersionFailure } from '../domain/function.ts';
 import { GatewayError } from '../errors.ts';
 import { BuildLog } from './build-log.ts';
@@ -84,8 +85,6 @@ export const buildLimits = {
   buildsMax: 4,
   filesNamedMax: 20,
 } as const;
-
-const defaultPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 export function createBuilder(options: BuilderOptions): Builder {
   return new ToolBuilder(options);
@@ -182,7 +181,7 @@ class ToolBuilder implements Builder {
   }
 
   #environment(request: BuildRequest): Record<string, string> {
-    const { tools, path: directories = defaultPath, toolEnv } = this.#options;
+    const { tools, path: directories = systemPath, toolEnv } = this.#options;
     return {
       // Install scripts that call `node` get the one that runs npm.
       PATH: `${path.dirname(tools.node)}:${directories}`,

@@ -297,3 +297,9 @@ test('a name that is none is told as such by deploy', async () => {
   assert.equal(code, 2);
   assert.match(stderr, /"BAD" is not a name of a function\./);
 });
+
+test('a mistake names the help of the command that it is in', async () => {
+  const { code, stderr } = await fnway(['token', 'rotate']);
+  assert.equal(code, 2);
+  assert.match(stderr, /See `fnway token rotate --help`\./);
+});

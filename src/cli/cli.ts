@@ -65,6 +65,19 @@ const ports: ContextPorts = {
   exit: code => process.exit(code),
 };
 
+/** `fnway token rotate`: the commands that the words name, as far as they do. */
+function namesIn(program: Command, words: readonly string[]): string[] {
+  const names = [program.name()];
+  let at: Command | undefined = program;
+  for (const word of words) {
+    const found: Command | undefined = at.commands.find(command => command.name() === word);
+    if (found === undefined) continue;
+    names.push(word);
+    at = found;
+  }
+  return names;
+}
+
 /** Commander's message as a problem; undefined when it only printed help or the version. */
 function usageProblem(error: CommanderError, program: Command): Problem | undefined {
   if (error.exitCode === 0) return undefined;
@@ -74,9 +87,7 @@ function usageProblem(error: CommanderError, program: Command): Problem | undefi
   }
   const [text = '', hint] = error.message.replace(/^error: /, '').split('\n');
   const near = hint === undefined ? undefined : /^\((.*)\)$/.exec(hint)?.[1];
-  const names = program.commands.map(command => command.name());
-  const named = process.argv.slice(2).find(word => names.includes(word));
-  const help = `See \`fnway ${named === undefined ? '' : `${named} `}--help\`.`;
+  const help = `See \`${[...namesIn(program, process.argv.slice(2)), '--help'].join(' ')}\`.`;
   const detail = text.charAt(0).toUpperCase() + text.slice(1);
   const remedy = near === undefined ? help : `${near} ${help}`;
   return problemOf(

@@ -12,6 +12,7 @@
 import type { ChildProcess } from 'node:child_process';
 import { spawn } from 'node:child_process';
 import type { Clock } from '../../clock.ts';
+import { systemPath } from '../../config.ts';
 import type { Log } from '../../log.ts';
 
 export const markVariable = 'FNWAY_GATEWAY';
@@ -106,7 +107,7 @@ export function startKeeper(options: {
       {
         detached: true,
         stdio: ['pipe', 'ignore', 'ignore'],
-        env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+        env: { PATH: systemPath },
         cwd: '/',
       },
     );
@@ -152,7 +153,7 @@ export function endPredecessor(left: Left): Promise<void> {
   return new Promise(resolve => {
     const child = spawn('/bin/sh', ['-c', script, 'fnway-keeper', ...argumentsOf(left)], {
       stdio: ['ignore', 'ignore', 'ignore'],
-      env: { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' },
+      env: { PATH: systemPath },
       cwd: '/',
     });
     child.once('error', () => resolve());
