@@ -266,14 +266,16 @@ function readerOf(body) {
     };
   }
   const iterator = body[Symbol.asyncIterator]?.() ?? body[Symbol.iterator]();
+  // One at a time: a race with a promise that lives as long as the body would keep every chunk of it.
   let giveUp;
-  const cancelled = new Promise(resolve => {
-    giveUp = () => resolve({ done: true });
-  });
   return {
-    next: () => Promise.race([iterator.next(), cancelled]),
+    next: () =>
+      new Promise((resolve, reject) => {
+        giveUp = () => resolve({ done: true });
+        Promise.resolve(iterator.next()).then(resolve, reject);
+      }),
     cancel: async () => {
-      giveUp();
+      giveUp?.();
       await iterator.return?.();
     },
   };

@@ -157,8 +157,14 @@ async function applyOne(client: Client, action: Action): Promise<Outcome> {
   }
 }
 
-function refusal({ name, reason, code }: Action & { kind: 'refused' }): GatewayError {
-  const detail = `${name} was not touched: ${reason.replace(/([^?])$/, '$1.')}`;
+/** As it is told. */
+export function refusalOf({ name, reason }: Action & { kind: 'refused' }): string {
+  return `${name} was not touched: ${reason.replace(/([^?])$/, '$1.')}`;
+}
+
+function refusal(action: Action & { kind: 'refused' }): GatewayError {
+  const { code } = action;
+  const detail = refusalOf(action);
   if (code !== 'FUNCTION_EXISTS') return new GatewayError(code, detail);
   const remedy =
     'Rename it in the manifest, or set the same `project:`, or use another namespace (-n).';

@@ -1,28 +1,30 @@
 /**
  * The part of `fnway up` that follows what is saved: a changed source is deployed by the same code as `apply`, only the
- * function that it belongs to; a changed manifest as a whole. Nothing is deployed, or told, twice.
+ * function that it belongs to; a changed manifest as a whole. Nothing is deployed, or told, twice. Loaded by `up` alone:
+ * what it needs is heavy.
  */
 import path from 'node:path';
 import type { Client } from '../../client/client.ts';
 import type { Problem } from '../../client/errors.ts';
 import { canonicalJson } from '../domain/function.ts';
-import type { Outcome } from './apply.ts';
+import { applyActions, type Outcome, putDesired, refusalOf } from './apply.ts';
 import type { Context } from './context.ts';
 import { exitCodeOf, exitCodes, problemOf } from './failure.ts';
-import type { LoadedManifest } from './manifest.ts';
-import { durationText, loadProject, type Project } from './project.ts';
-import type { Desired } from './sources.ts';
-import type { Changes, Watched } from './watch.ts';
+import { type LoadedManifest, manifestName } from './manifest.ts';
+import { limited } from './parallel.ts';
+import { durationText, loadProject, type Project, planProject } from './project.ts';
+import { type Desired, readSource } from './sources.ts';
+import { type Changes, type Watched, watchProject } from './watch.ts';
 
 /** What was tried last, so that nothing is deployed, or told, twice. */
 interface Tried {
+  /** Name → why it is not touched: it belongs to another project, or the gateway cannot run it. */
+  readonly refused: Map<string, string>;
   /** Name → the definition whose outcome stands: it was deployed, or its author must change it. */
   readonly definitions: Map<string, string>;
   /** Those that cannot be as they are, `fnway.yaml` itself included. */
   readonly broken: Set<string>;
 }
-
-const manifestName = 'fnway.yaml';
 
 function remember(tried: Tried, desired: Desired, problem: Problem | undefined): void {
   const { name } = desired;
@@ -45,23 +47,28 @@ export async function followChanges(
 ): Promise<() => Promise<void>> {
   const { out } = context;
   const { client } = first;
-  const { watchProject } = await import('./watch.ts');
   let { manifest } = first.project;
-  const tried: Tried = { definitions: new Map(), broken: new Set() };
+  const tried: Tried = { definitions: new Map(), broken: new Set(), refused: new Map() };
   for (const desired of first.project.desired) {
     const outcome = first.outcomes.find(({ name }) => name === desired.name);
     remember(tried, desired, outcome?.problem);
+    if (outcome?.result === 'refused') tried.refused.set(desired.name, outcome.problem!.detail);
   }
 
   async function onManifest(): Promise<void> {
     const project = await loadProject(first.directory);
     const before = manifest;
+    if (project.manifest.namespace !== before.namespace)
+      told(context, 'The namespace is another now: restart `fnway up` to deploy to it.');
     manifest = project.manifest;
     watcher.update(watchedOf(manifest));
     const changes = await reapply(context, client, { project, tried });
     for (const name of before.functions.keys()) {
-      if (manifest.functions.has(name) || manifest.project !== undefined) continue;
+      if (manifest.functions.has(name)) continue;
       tried.definitions.delete(name);
+      tried.broken.delete(name);
+      tried.refused.delete(name);
+      if (manifest.project !== undefined) continue;
       told(context, `${name} is declared no more, and stays. Remove it: fnway remove ${name}`);
     }
     if (tried.broken.delete(manifestName) && changes === 0)
@@ -73,7 +80,6 @@ export async function followChanges(
     try {
       if (changes.manifest) await onManifest();
       else {
-        const { limited } = await import('./parallel.ts');
         await limited([...changes.functions], name =>
           redeploy(context, client, { manifest, name, tried }),
         );
@@ -121,12 +127,12 @@ async function reapply(
   { project, tried }: { project: Project; tried: Tried },
 ): Promise<number> {
   const { out } = context;
-  const { planProject } = await import('./project.ts');
-  const { applyActions } = await import('./apply.ts');
   const planned = await planProject(client, project);
   const actions = planned.actions.filter(action => {
     if (action.kind === 'unchanged') return false;
-    if (action.kind === 'remove' || action.kind === 'refused') return true;
+    if (action.kind === 'remove') return true;
+    if (action.kind === 'refused') return tried.refused.get(action.name) !== refusalOf(action);
+    tried.refused.delete(action.name);
     const isAsBefore = tried.definitions.get(action.name) === textOf(action.desired);
     return !(isAsBefore && tried.broken.has(action.name));
   });
@@ -137,6 +143,7 @@ async function reapply(
       printReload(context, outcome);
       const desired = desiredOf.get(outcome.name);
       if (desired !== undefined) remember(tried, desired, outcome.problem);
+      if (outcome.result === 'refused') tried.refused.set(outcome.name, outcome.problem!.detail);
     },
   });
   return actions.length;
@@ -151,11 +158,8 @@ async function redeploy(
   const { manifest, name, tried } = project;
   const startedMs = performance.now();
   const entry = manifest.functions.get(name);
-  if (entry === undefined) return;
-  const [{ readSource }, { putDesired }] = await Promise.all([
-    import('./sources.ts'),
-    import('./apply.ts'),
-  ]);
+  // What a plan refuses is not ours to touch, whatever its source.
+  if (entry === undefined || tried.refused.has(name)) return;
   const took = () => Math.round(performance.now() - startedMs);
   let desired: Desired | undefined;
   try {

@@ -10,7 +10,6 @@ import type { Outcome } from './apply.ts';
 import { type Context, givenNamespace } from './context.ts';
 import { curlLine } from './functions.ts';
 import { applyProject, loadProject } from './project.ts';
-import { followChanges } from './reload.ts';
 import {
   addGatewayOptions,
   clientInProcess,
@@ -50,7 +49,9 @@ async function up(
     startGateway({ ...quietLog(env), ...flags }, env),
   );
   let close = async () => {};
+  let isStopping = false;
   const stopped = untilSignal(context, async () => {
+    isStopping = true;
     if (!out.json) out.note('Stopping…');
     await close();
     await running.stop();
@@ -59,14 +60,16 @@ async function up(
   if (!out.json) out.line(heading(context, running));
   await stopOnError(running, async () => {
     const outcomes = await applyProject(client, project, { out, line: text => out.line(text) });
+    if (isStopping) return;
     await printEndpoints(context, client, outcomes);
-    if (watch !== false)
-      close = await followChanges(context, {
-        directory: given.directory,
-        client,
-        project,
-        outcomes,
-      });
+    if (watch === false || isStopping) return;
+    const { followChanges } = await import('./reload.ts');
+    close = await followChanges(context, {
+      directory: given.directory,
+      client,
+      project,
+      outcomes,
+    });
   });
   await stopped;
   context.exit(0);

@@ -206,7 +206,8 @@ export class Versions {
       try {
         return await store.functions.settle(settlement);
       } catch (error) {
-        if (this.#closing.signal.aborted) throw error;
+        // A broken invariant of ours does not mend itself.
+        if (!isGatewayError(error) || this.#closing.signal.aborted) throw error;
         const delayMs = Math.min(settleRetryMsMax, 500 * 2 ** tries);
         log.error('the end of a build could not be stored; it is tried again', { delayMs, error });
         await this.#pause(delayMs);

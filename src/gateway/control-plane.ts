@@ -82,6 +82,8 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     answerError(notFound(routes, request, reply), request, reply, options.log),
   );
   app.addHook('preHandler', async request => {
+    // Not a route of ours: told as such, whatever else is wrong.
+    if (request.is404) return;
     const { takesArchive, takesQuery } = request.routeOptions.config;
     if (Buffer.isBuffer(request.body) && !takesArchive)
       throw new GatewayError('MEDIA_TYPE_UNSUPPORTED', 'this route takes application/json');

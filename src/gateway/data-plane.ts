@@ -30,6 +30,7 @@ import {
   isGatewaysOwn,
   isHeaderName,
   isHopByHop,
+  isKnownType,
   isOurs,
   readHeaders,
 } from './headers.ts';
@@ -263,12 +264,12 @@ class DataPlane {
         if (length !== undefined) return this.#answerInvalid(exchange, reply, label, 'two lengths');
         length = value;
       } else if (name.length === 12 && name.toLowerCase() === 'content-type') {
-        isTyped = true;
+        isTyped = isKnownType(value);
         if (isDocument(value)) headers.push('Content-Security-Policy', sandbox);
       }
       headers.push(name, value);
     }
-    // Without a type a browser would guess one, and might guess a document.
+    // Without a type that it knows a browser would guess one, and might guess a document.
     if (!isTyped) headers.push('X-Content-Type-Options', 'nosniff');
     headers.push('X-Call-Id', label);
     exchange.respond({ status: reply.status, headers, body: reply.body });

@@ -161,11 +161,17 @@ export function isHeaderName(name: string): boolean {
 export const badHeaderValue = /[\0-\x08\x0a-\x1f\x7f\u0100-\uffff]/;
 /** Documents that a browser would run as the gateway's own origin, the console's. */
 export function isDocument(type: string): boolean {
-  const c = type.charCodeAt(0) | 0x20;
-  // text/plain and application/json, the most common by far, are told from the rest by few characters.
-  if (c === 0x61 && type.startsWith('application/json')) return false;
+  // The most common by far.
+  if (type === 'application/json' || type === 'text/plain;charset=UTF-8') return false;
   // Anywhere, as browsers take the last of several types; and in one pass, as functions choose the text.
-  return /text\/(?:html|xml|xsl)|application\/xml|\+xml/i.test(type);
+  return /text\/(?:html|xml|xsl)|application\/xml|\+xml|multipart\//i.test(type);
+}
+
+/** Whether a browser takes the type as it is; others, and none, it guesses. */
+export function isKnownType(type: string): boolean {
+  return /^\s?(?!application\/unknown|unknown\/unknown|\*)[\w!#$&^.+-]+\/[\w!#$&^.+-]+\s?(?:;[^,]*)?$/i.test(
+    type,
+  );
 }
 
 /** Names that only the gateway may put into an answer. */

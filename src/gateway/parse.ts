@@ -4,6 +4,8 @@ import type { ErrorCode, Issue } from '../../client/errors.ts';
 import { suggest } from '../domain/suggest.ts';
 import { GatewayError } from '../errors.ts';
 
+/** Deeper, nothing is looked for: no definition goes there. */
+const pathCharsMax = 2000;
 /** Issues in one answer. */
 const issuesMax = 20;
 
@@ -13,7 +15,7 @@ export function parse<T extends z.ZodType>(
   value: unknown,
   code: ErrorCode,
 ): z.output<T> {
-  const lost = lostKey(value, '');
+  const lost = lostKey(value);
   if (lost !== undefined) {
     const message = 'the name __proto__ cannot be used';
     throw new GatewayError(code, `${lost}: ${message}`, { issues: [{ path: lost, message }] });
@@ -35,13 +37,16 @@ export function parse<T extends z.ZodType>(
 }
 
 /** The path of a key that zod would drop from a record without a word. At the top it is an unknown key like others. */
-function lostKey(value: unknown, path: string): string | undefined {
-  if (value === null || typeof value !== 'object') return undefined;
-  for (const key of Object.keys(value)) {
-    const inner = path === '' ? key : `${path}.${key}`;
-    if (key === '__proto__' && path !== '') return inner;
-    const found = lostKey((value as Record<string, unknown>)[key], inner);
-    if (found !== undefined) return found;
+function lostKey(value: unknown): string | undefined {
+  // A list of our own: a body may be nested deeper than calls can be.
+  const open = [{ value, path: '' }];
+  for (let next = open.pop(); next !== undefined; next = open.pop()) {
+    if (next.value === null || typeof next.value !== 'object') continue;
+    for (const [key, inner] of Object.entries(next.value)) {
+      const path = next.path === '' ? key : `${next.path}.${key}`;
+      if (key === '__proto__' && next.path !== '') return path;
+      if (path.length <= pathCharsMax) open.push({ value: inner, path });
+    }
   }
   return undefined;
 }

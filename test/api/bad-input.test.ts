@@ -190,6 +190,12 @@ test('a key that would be lost without a word is refused', async () => {
   }
 });
 
+test('a definition nested deeper than calls can be is refused', async () => {
+  const depth = 200_000;
+  const text = `{"runtime":"node","labels":${'['.repeat(depth)}${']'.repeat(depth)}}`;
+  await problemOf(await putText(text), invalid);
+});
+
 test('a definition with very many mistakes is refused at once and in few words', async () => {
   const keys = Array.from({ length: 20_000 }, (_, i) => [`k${i}`, 0]);
   const env = Object.fromEntries(keys.map(([key]) => [`${key}-`, {}]));
@@ -303,6 +309,8 @@ test('an unknown route answers 404, a wrong method 405 with what it takes', asyn
     '/v1/namespaces/default',
     `${base}/stays/x`,
     '/v2/functions',
+    '/v1/x?y=1',
+    `${base}/stays/x?y=1`,
   ])
     await problemOf(await control(path), { status: 404, code: 'ROUTE_NOT_FOUND' }, path);
   const wrong: Array<[method: string, path: string, allow: string[]]> = [

@@ -378,12 +378,25 @@ test('a traceparent is kept, and made where there is no valid one', async () => 
   }
 });
 
+test('a type that a browser would guess is said to be none to guess at', async () => {
+  const sniffed = async (headers: Record<string, string>) => {
+    const answer = await answered({ headers, body: '<p>hi' });
+    return answer.headers.get('x-content-type-options')?.[0];
+  };
+  for (const type of ['foo', 'application/unknown', '*/*', 'text', 'text/plain, foo'])
+    assert.equal(await sniffed({ 'content-type': type }), 'nosniff', type);
+  for (const type of ['text/plain', 'text/plain; charset=utf-8', 'application/vnd.a+json'])
+    assert.equal(await sniffed({ 'content-type': type }), undefined, type);
+});
+
 test('a document that a browser would run gets the sandbox policy', async () => {
   const documents = [
     'text/html',
     'TEXT/HTML; charset=utf-8',
     ' text/html',
     'text/plain, text/html',
+    'application/json,text/html',
+    'multipart/x-mixed-replace; boundary=a',
     'application/xhtml+xml',
     'image/svg+xml',
     'application/xml',

@@ -336,6 +336,24 @@ export default request => {
   assert.ok(grown < 100, `the process grew by ${Math.round(grown)} MiB`);
 });
 
+test('a generator may make more than the memory of its instance', async () => {
+  await put(
+    'generates',
+    javascript(
+      `export async function handle() {
+  return { body: (async function* () {
+    for (let i = 0; i < 200; i++) yield new Uint8Array(1024 ** 2);
+  })() };
+}`,
+      { memory: '128Mi' },
+    ),
+  );
+  const response = await call('/function/generates');
+  let bytes = 0;
+  for await (const chunk of response.body!) bytes += chunk.length;
+  assert.equal(bytes, 200 * mebibyte);
+});
+
 test('a function that does not read holds the client back, and gets every byte', async () => {
   await put(
     'sink',

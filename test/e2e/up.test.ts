@@ -31,7 +31,8 @@ async function afterChange(change: () => void, expected: RegExp): Promise<string
 }
 
 const broken = '  a: { script: "if" }\n';
-const other = '  b: { script: "echo b", auth: none }\n  d: { runtime: shell, source: d }\n';
+const other =
+  '  b: { script: "echo b", auth: none }\n  d: { runtime: shell, source: d }\n  r: { runtime: shel, source: d }\n';
 
 before(async () => {
   mkdirSync(join(directory, 'd'));
@@ -63,6 +64,8 @@ test('a function that failed at the start is told once', limit, async () => {
     /✓ d version 2/,
   );
   assert.doesNotMatch(start + text, /a version 2/);
+  // Its source was saved too, but the gateway cannot run it: that was told.
+  assert.equal((start + text).match(/no runtime shel\b/g)?.length, 1);
 });
 
 test('a mistake in the manifest is told with its line, and that it is over', limit, async () => {
@@ -70,7 +73,7 @@ test('a mistake in the manifest is told with its line, and that it is over', lim
     () => save(`${broken}${other}  c: { sript: x }\n`),
     /did you mean/,
   );
-  assert.match(text, /✗ fnway\.yaml\n✗ Invalid manifest\n {2}fnway\.yaml:5:/);
+  assert.match(text, /✗ fnway\.yaml\n✗ Invalid manifest\n {2}fnway\.yaml:6:/);
   await afterChange(() => save(broken + other), /fnway\.yaml is right again; nothing has changed/);
 });
 

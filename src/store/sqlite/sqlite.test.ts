@@ -291,7 +291,10 @@ test('functions of a database of an older schema are all there after its migrati
     assert.deepEqual(await store.functions.list({ limit: 2 }), [{ row: { ...row, revision: 1 } }]);
     // An older schema held the reason in plain text: it went.
     assert.deepEqual(await store.functions.versions(row.id), [version]);
+    for (const suffix of ['', '-wal', '-shm'])
+      assert.equal(readFileSync(`${file}${suffix}`).includes('in plain text'), false, suffix);
   });
+  assert.equal(readFileSync(file).includes('in plain text'), false);
 });
 
 test('a database of a newer fnway is refused and left as it is', async () => {

@@ -72,7 +72,13 @@ function prepareDatabase(db: DatabaseSync, file: string): void {
     throw unusable(file, `its file system does not support a write-ahead log (mode ${mode})`);
   }
   db.exec('PRAGMA synchronous = FULL');
+  const before = Number(readPragma(db, 'user_version'));
   while (Number(readPragma(db, 'user_version')) < migrations.length) migrateOnce(db, file);
+  // What a migration has dropped must not stay readable in free pages, nor in the log.
+  if (before > 0 && before < migrations.length) {
+    db.exec('VACUUM');
+    db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
+  }
 }
 
 function assertUsable(db: DatabaseSync, file: string): void {
