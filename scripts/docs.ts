@@ -69,7 +69,7 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   FUNCTION_FAILED:
     'The function threw, crashed, ran out of memory, exited with an error, or returned what is no answer; `reason` and `X-Fnway-Failure` say which.',
   FUNCTION_BUSY:
-    'As many calls of the function are under way as all its instances can run, and as many more wait as may.',
+    'As many calls of the version are under way as all its instances can run, and as many more wait as may.',
   INSTANCE_NOT_STARTED: 'A call needs an instance and none can start; the detail names why.',
   UPSTREAM_UNREACHABLE: 'The server of an `http` function refuses, resets or does not resolve.',
   CALL_DEADLINE_EXCEEDED:
@@ -288,12 +288,12 @@ function linkRows(): string {
 }
 
 function outputRows(): string {
-  const { linesMax, lineBytesMax, keptBytesMax, keptBytesTotalMax, linesPerSecondMax } =
+  const { linesMax, lineCharsMax, keptBytesMax, keptBytesTotalMax, linesPerSecondMax } =
     outputLimits;
   const tail = privateConstant('src/driver/process/stdio-instance.ts', 'stderrTailBytes');
   return `\
 | \`linesMax\` | lines that are kept of a function | ${count(linesMax)} | fixed | older lines go |
-| \`lineBytesMax\` | a line | ${bytes(lineBytesMax)} | fixed | it is cut and marked |
+| \`lineCharsMax\` | a line, in UTF-16 units | ${count(lineCharsMax)} | fixed | it is cut and marked |
 | \`keptBytesMax\` | memory of the lines that are kept of a function | ${bytes(keptBytesMax)} | fixed | older lines go |
 | \`keptBytesTotalMax\` | memory of all lines that are kept | ${bytes(keptBytesTotalMax)} | fixed | the lines of the functions that have written nothing for longest go |
 | \`linesPerSecondMax\` | lines a second of a stream of an instance | ${count(linesPerSecondMax)} | fixed | a line says that the rest is left out |

@@ -131,7 +131,7 @@ export const settings = {
     flag: 'waitingCallsMax',
     env: 'FNWAY_WAITING_CALLS_MAX',
     default: '1000',
-    help: 'calls of one function beyond those that its instances can run',
+    help: 'calls of a version beyond those that its instances can run',
   },
   loadMsMax: {
     flag: 'loadMsMax',

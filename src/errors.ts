@@ -216,8 +216,7 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
   ADDRESS_IN_USE: {
     status: 503,
     title: 'The address is in use',
-    remedy:
-      'Choose another port with --port (`npm start -- --port 8081`), or stop what listens there.',
+    remedy: 'Choose another port with --port, or stop what listens there.',
   },
   COMMAND_INVALID: { status: 400, title: 'Invalid command', remedy: 'See `fnway --help`.' },
   INTERNAL: {

@@ -15,14 +15,12 @@ export function findHandler(module, settings) {
     const value = exported[name];
     if (value === undefined)
       return missing(`${sourceName(settings.entry)} exports no ${name}`, exported, settings);
-    return (
-      callable(value, name, settings) ?? missing(`${name} is not a function`, exported, settings)
-    );
+    return callable(value, name) ?? missing(`${name} is not a function`, exported, settings);
   }
   for (const candidate of ['default', 'fetch', 'handle', 'handler']) {
     const value = exported[candidate];
     if (value === undefined) continue;
-    const found = callable(value, candidate, settings);
+    const found = callable(value, candidate);
     if (found !== undefined) return found;
   }
   return missing('no default export and no export named handle', exported, settings);
@@ -90,24 +88,25 @@ export function problemOf(error, settings) {
 
 /** Names the user's file and line instead of the compiled one, and what to do about a package that is not there. */
 function explainMissing(message, problem, settings) {
-  const text = message.replaceAll(`${settings.directory}/`, '');
-  const name = /^Cannot find (?:package|module) '([^']+)' imported from /.exec(text)?.[1];
-  if (name === undefined || problem.reason !== 'module-missing') return text;
-  const specifier = /^[./]/.test(name) ? undefined : name;
-  problem.line ??= lineOfImport(specifier ?? name, problem.file, settings.directory);
-  const file = problem.file ?? settings.entry;
-  return specifier === undefined
-    ? `Cannot find module '${name}' imported from ${file}`
-    : `Cannot find package '${name}' imported from ${file}; add it to package.json`;
+  const text = sourceNames(message.replaceAll(`${settings.directory}/`, ''));
+  // Node's words for `import`, and for `require`.
+  const name =
+    /^Cannot find package '([^/'][^']*)' imported from /.exec(message)?.[1] ??
+    /^Cannot find module '([^./'][^']*)'\nRequire stack:\n/.exec(message)?.[1];
+  if (name === undefined) return text.replace(/\nRequire stack:[\s\S]*$/, '');
+  problem.file ??= sourceName(/^- (\S+)$/m.exec(text)?.[1] ?? settings.entry);
+  problem.line ??= lineOfImport(name, problem.file, settings.directory);
+  return `Cannot find package '${name}' imported from ${problem.file}; add it to package.json`;
 }
 
 function lineOfImport(specifier, file, directory) {
-  if (file === undefined) return undefined;
   try {
     const lines = readFileSync(`${directory}/${file}`, 'utf8').split('\n');
-    const at = lines.findIndex(
-      line => line.includes(`'${specifier}'`) || line.includes(`"${specifier}"`),
-    );
+    const quoted = [`'${specifier}'`, `"${specifier}"`];
+    const at = lines.findIndex(line => {
+      const place = quoted.map(text => line.indexOf(text)).find(index => index !== -1);
+      return place !== undefined && /\b(?:from|import|require)\b[\s(]*$/.test(line.slice(0, place));
+    });
     return at === -1 ? undefined : at + 1;
   } catch {
     return undefined;
@@ -158,4 +157,8 @@ function placeIn(stack, directory) {
 /** `handler.fnway.mjs` was compiled from handler.ts; the user knows the latter. */
 function sourceName(file) {
   return file.replace(/\.fnway\.[mc]js$/, '.ts');
+}
+
+function sourceNames(text) {
+  return text.replaceAll(/\.fnway\.[mc]js\b/g, '.ts');
 }

@@ -36,9 +36,9 @@ type Env = Readonly<Record<string, string | undefined>>;
 
 /** Throws COMMAND_INVALID when an address or a token cannot be one. */
 export async function findAccess(given: Given, env: Env): Promise<Access> {
-  const directory = env.FNWAY_DATA || defaultDataDirectory;
+  const directory = dataDirectoryOf(env);
   const named = given.url || env.FNWAY_URL;
-  const left = named ? undefined : await leftAddress(env);
+  const left = named ? undefined : await leftAddress(directory);
   const url = named || left || defaultUrl;
   checkUrl(url);
   const access: Access = { url };
@@ -57,9 +57,14 @@ function findToken(given: Given, env: Env, file: string | undefined) {
   return file === undefined || token === undefined ? undefined : { token, from: file };
 }
 
+/** Where commands look for a gateway of this machine. */
+export function dataDirectoryOf(env: Env): string {
+  return env.FNWAY_DATA || defaultDataDirectory;
+}
+
 /** Of the gateway that serves the data directory; undefined when none answers there. */
-export async function leftAddress(env: Env): Promise<string | undefined> {
-  const url = readText(path.join(env.FNWAY_DATA || defaultDataDirectory, addressFile));
+export async function leftAddress(directory: string): Promise<string | undefined> {
+  const url = readText(path.join(directory, addressFile));
   // On this machine only: whoever gives us a directory must not be sent our token.
   if (url === undefined || !URL.canParse(url) || !isLocal(url)) return undefined;
   try {

@@ -1,136 +1,18 @@
 #!/usr/bin/env -S node --max-semi-space-size=4
 /**
- * The entry of `fnway`: builds the commands, runs one, and turns its failure into three lines and
- * an exit code. Starts fast: what is heavy (schemas, YAML, the gateway itself) is loaded by the
- * command that needs it. The only file that ends the process.
+ * The entry of `fnway`. Imports nothing before it knows that this Node can run the rest: an older one would fail on the
+ * first import of something newer, and say nothing that helps.
  */
-import { Command, CommanderError, Option } from 'commander';
-import type { Problem } from '../../client/errors.ts';
-import { GatewayError } from '../errors.ts';
-import { defaultUrl } from './access.ts';
-import { addCompletionCommand } from './completion.ts';
-import { type Context, type ContextPorts, createContext } from './context.ts';
-import { exitCodeOf, exitCodes, problemOf } from './failure.ts';
-import { addFunctionCommands } from './functions.ts';
-import { addInvokeCommand } from './invoke.ts';
-import { addNewCommand } from './new.ts';
-import { Output } from './output.ts';
-import { neededNode, packageVersion } from './package.ts';
-import { addProjectCommands } from './project.ts';
-import { addServeCommand } from './serve.ts';
-import { addTokenCommands } from './token.ts';
-import { addUpCommand } from './up.ts';
+import { isOlder, neededNode } from './node-version.ts';
 
-/** The order of the help: what is used first stands first. */
-const groups = [
-  { heading: 'Start:', add: addNewCommand },
-  { heading: 'Start:', add: addUpCommand },
-  { heading: 'Start:', add: addServeCommand },
-  { heading: 'Project:', add: addProjectCommands },
-  { heading: 'Functions:', add: addInvokeCommand },
-  { heading: 'Functions:', add: addFunctionCommands },
-  { heading: 'Functions:', add: addTokenCommands },
-] as const;
-
-function buildProgram(contextOf: (command: Command) => Context): Command {
-  const program = new Command('fnway');
-  program
-    .description('A function gateway that you own: write a function, get an endpoint.')
-    .version(packageVersion(), '-V, --version', 'print the version')
-    .helpOption('-h, --help', 'show help')
-    .addOption(
-      new Option('--url <url>', `address of the gateway (FNWAY_URL, default ${defaultUrl})`),
-    )
-    .addOption(new Option('--token <token>', 'admin token (FNWAY_TOKEN)'))
-    .option('-n, --namespace <name>', 'namespace (FNWAY_NAMESPACE, default `default`)')
-    .option('--json', 'print JSON: results on standard output, errors on standard error')
-    .configureHelp({ showGlobalOptions: true })
-    .exitOverride()
-    // Printed below, in our own form and as JSON where asked for.
-    .configureOutput({ outputError: () => {} });
-  for (const { heading, add } of groups) {
-    program.commandsGroup(heading);
-    add(program, contextOf);
-  }
-  program.commandsGroup('More:');
-  addCompletionCommand(program, contextOf);
-  program.helpCommand('help [command]', 'show help of a command');
-  return program;
-}
-
-const ports: ContextPorts = {
-  fail(code) {
-    process.exitCode = code;
-  },
-  exit: code => process.exit(code),
-};
-
-/** `fnway token rotate`: the commands that the words name, as far as they do. */
-function namesIn(program: Command, words: readonly string[]): string[] {
-  const names = [program.name()];
-  let at: Command | undefined = program;
-  for (const word of words) {
-    const found: Command | undefined = at.commands.find(command => command.name() === word);
-    if (found === undefined) continue;
-    names.push(word);
-    at = found;
-  }
-  return names;
-}
-
-/** Commander's message as a problem; undefined when it only printed help or the version. */
-function usageProblem(error: CommanderError, program: Command): Problem | undefined {
-  if (error.exitCode === 0) return undefined;
-  if (error.code === 'commander.help') {
-    const remedy = 'See `fnway --help`.';
-    return problemOf(new GatewayError('COMMAND_INVALID', 'A command is missing.', { remedy }));
-  }
-  const [text = '', hint] = error.message.replace(/^error: /, '').split('\n');
-  const near = hint === undefined ? undefined : /^\((.*)\)$/.exec(hint)?.[1];
-  const help = `See \`${[...namesIn(program, process.argv.slice(2)), '--help'].join(' ')}\`.`;
-  const detail = text.charAt(0).toUpperCase() + text.slice(1);
-  const remedy = near === undefined ? help : `${near} ${help}`;
-  return problemOf(
-    new GatewayError('COMMAND_INVALID', detail.replace(/([^.?])$/, '$1.'), { remedy }),
+const { node } = process.versions;
+if (isOlder(node, neededNode)) {
+  process.stderr.write(
+    `✗ fnway needs Node ${neededNode} or newer\n  This is Node ${node}.\n` +
+      '  → Install a newer one (https://nodejs.org), or put one first on your PATH.\n',
   );
+  process.exitCode = 2;
+} else {
+  const { run } = await import('./program.ts');
+  await run(process.argv);
 }
-
-/** Node itself would fail somewhere inside, for want of what is newer than it. */
-function refuseOldNode(): void {
-  const needed = neededNode();
-  const [have, want] = [process.versions.node, needed].map(text => text.split('.').map(Number));
-  const difference = have!.map((part, i) => part - (want![i] ?? 0)).find(part => part !== 0) ?? 0;
-  if (difference >= 0) return;
-  const detail = `fnway needs Node ${needed} or newer; this is Node ${process.versions.node}.`;
-  throw new GatewayError('COMMAND_INVALID', detail, {
-    remedy: 'Install a newer Node (https://nodejs.org), or put one first on your PATH.',
-  });
-}
-
-async function run(argv: readonly string[]): Promise<void> {
-  // Once the reader of a pipe has left (`fnway list | head -1`), nothing is worth printing.
-  process.stdout.on('error', error => {
-    if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(exitCodes.ok);
-    throw error;
-  });
-  let context: Context | undefined;
-  const program = buildProgram(command => {
-    context = createContext(command, ports);
-    return context;
-  });
-  try {
-    refuseOldNode();
-    await program.parseAsync(argv.length <= 2 ? [...argv, '--help'] : argv);
-  } catch (error) {
-    const found = error instanceof CommanderError ? usageProblem(error, program) : problemOf(error);
-    if (found === undefined) return;
-    const problem = context?.explain(found) ?? found;
-    const { stdout, stderr, env } = process;
-    new Output({ json: argv.includes('--json'), stdout, stderr, env }).problem(problem);
-    process.exitCode = exitCodeOf(problem);
-    // A gateway that failed to start may have left timers behind.
-    if (argv.includes('serve') || argv.includes('up')) process.exit();
-  }
-}
-
-await run(process.argv);

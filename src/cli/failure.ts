@@ -5,7 +5,7 @@
  */
 import type { VersionFailure } from '../../client/api.ts';
 import { isApiError } from '../../client/client.ts';
-import type { Issue, Problem } from '../../client/errors.ts';
+import type { ErrorCode, Issue, Problem } from '../../client/errors.ts';
 import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
 
 export const exitCodes = {
@@ -58,27 +58,26 @@ export function problemOf(error: unknown): Problem {
   if (isApiError(error)) return error.problem;
   const problem = toProblem(error);
   if (isGatewayError(error)) return problem;
-  const machine = machineProblem(error);
+  const machine = refusedByMachine(error, 'COMMAND_INVALID');
   if (machine !== undefined) return toProblem(machine);
   const detail = error instanceof Error ? (error.stack ?? error.message) : String(error);
   const remedy = 'Report it with the text above.';
   return { ...problem, title: 'A mistake in fnway', detail, remedy };
 }
 
-/** What the machine refused, such as a file on a full disk: no mistake of ours, and not of the command. */
-function machineProblem(error: unknown): GatewayError | undefined {
-  const { code, message } = (error ?? {}) as NodeJS.ErrnoException;
-  const remedy = machineRemedies[code ?? ''];
+/** What the machine refused, such as a file on a full disk, is no mistake of ours: told by `code`, else undefined. */
+export function refusedByMachine(error: unknown, code: ErrorCode): GatewayError | undefined {
+  const { code: errno, message, syscall } = (error ?? {}) as NodeJS.ErrnoException;
+  const remedy = syscall === undefined ? undefined : machineRemedies[errno ?? ''];
   if (remedy === undefined) return undefined;
-  return new GatewayError('DATA_DIRECTORY_UNUSABLE', message, { cause: error, remedy });
+  return new GatewayError(code, message, { cause: error, remedy });
 }
 
 const machineRemedies: Record<string, string> = {
-  ENOSPC: 'Free space on the disk, or use another --data directory.',
-  EDQUOT: 'Free space within your quota, or use another --data directory.',
-  EROFS: 'Use another --data directory: this file system is read-only.',
-  EACCES: 'Correct the permissions, or use another --data directory.',
-  EPERM: 'Correct the permissions, or use another --data directory.',
+  ENOSPC: 'Free space on the disk, or use another directory.',
+  EDQUOT: 'Free space within your quota, or use another directory.',
+  EROFS: 'Use another directory: this file system is read-only.',
+  EACCES: 'Correct the permissions of what is named, or use another directory.',
   EIO: 'See the log of the kernel for what is wrong with the disk.',
   EMFILE: 'Raise the limit of open files (ulimit -n).',
   ENFILE: 'Raise the limit of open files of the machine (fs.file-max).',
@@ -88,10 +87,8 @@ const machineRemedies: Record<string, string> = {
 export function problemLines(problem: Problem): { title: string; why: string[]; next?: string } {
   const why = [problem.detail];
   const issues = problem.issues ?? [];
-  // The detail tells the first one, but for its line.
-  const [first] = issues;
-  const told =
-    first !== undefined && first.line === undefined && problem.detail.includes(first.message);
+  // The detail tells the first one, with its place.
+  const told = issues[0] !== undefined && problem.detail.includes(issues[0].message);
   why.push(...issues.slice(told ? 1 : 0).map(issue => `  ${issueLine(issue)}`));
   why.push(...(problem.log ?? []).map(line => `  | ${line}`));
   if (problem.requestId !== undefined) why.push(`  request id: ${problem.requestId}`);

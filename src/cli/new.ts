@@ -8,7 +8,7 @@ import path from 'node:path';
 import { type Command, Option } from 'commander';
 import type { Document } from 'yaml';
 import { GatewayError } from '../errors.ts';
-import { leftAddress } from './access.ts';
+import { dataDirectoryOf, leftAddress } from './access.ts';
 import type { Context } from './context.ts';
 import { runtimeDirectories, runtimeNames } from './package.ts';
 
@@ -63,7 +63,7 @@ async function create(
   }
   out.line(`${out.colors.green('✓')} ${name}/ (${files.join(', ')}), declared in fnway.yaml`);
   // `up` would find the data directory in use.
-  const next = (await leftAddress(env)) === undefined ? 'fnway up' : 'fnway apply';
+  const next = (await leftAddress(dataDirectoryOf(env))) === undefined ? 'fnway up' : 'fnway apply';
   out.line(`  ${out.colors.cyan('→')} ${next}`);
 }
 

@@ -15,16 +15,7 @@ function packageRoot(): string {
 }
 
 export function packageVersion(): string {
-  return readManifest().version;
-}
-
-/** The oldest Node that runs this package: `24.15`. */
-export function neededNode(): string {
-  return readManifest().engines.node.replace('>=', '');
-}
-
-function readManifest(): { version: string; engines: { node: string } } {
-  return JSON.parse(readFileSync(manifestOf(packageRoot()), 'utf8'));
+  return JSON.parse(readFileSync(manifestOf(packageRoot()), 'utf8')).version;
 }
 
 /** Those of this package, and `more`. */

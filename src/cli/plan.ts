@@ -1,7 +1,7 @@
 /**
  * What must change on a gateway so that it has what a manifest says. Pure: it compares normal
  * forms, defaults filled in, so that a setting left out equals the same setting spelled out.
- * apply.ts carries the actions out. `runtimes`: those of the gateway, where they are known. Invariant: only a function of the manifest's own project is
+ * apply.ts carries the actions out. Invariant: only a function of the manifest's own project is
  * removed, and a function of another is never touched.
  */
 import type { FunctionView, VersionView } from '../../client/api.ts';
@@ -28,7 +28,10 @@ export type Action =
   | { kind: 'remove'; name: string; reason: string }
   | { kind: 'refused'; name: string; reason: string; code: ErrorCode };
 
-/** One action for each function, in the order of the manifest, removals last. */
+/**
+ * One action for each function, in the order of the manifest, removals last. `runtimes` are those of the gateway, where
+ * they are known.
+ */
 export function planFunctions(
   manifest: { project?: string; functions: readonly Desired[] },
   current: readonly FunctionView[],

@@ -9,6 +9,7 @@ import { GatewayError, isGatewayError } from '../errors.ts';
 import type { Gateway } from '../main.ts';
 import { leaveAddress, leftAddress, takeAddress } from './access.ts';
 import { type Context, givenNamespace } from './context.ts';
+import { refusedByMachine } from './failure.ts';
 import { applyProject, loadProject, type Project } from './project.ts';
 
 /** Flags of a gateway as commander gives them; parseConfig knows what they mean. */
@@ -57,7 +58,7 @@ export async function startGateway(
     import('../config.ts'),
   ]);
   const config = parseConfig(flags, env);
-  const gateway = await createGateway(config).catch(error => explainLock(error, config));
+  const gateway = await createGateway(config).catch(error => explainStart(error, config));
   try {
     const { url } = await gateway.start();
     await leaveAddress(config.dataDirectory, url);
@@ -73,12 +74,13 @@ export async function startGateway(
   }
 }
 
-/** Names the gateway that has the data directory, where it has left its address. */
-async function explainLock(error: unknown, { dataDirectory }: Config): Promise<never> {
-  if (!isGatewayError(error) || error.code !== 'DATA_DIRECTORY_LOCKED') throw error;
-  const url = await leftAddress({ FNWAY_DATA: dataDirectory });
+/** Names the gateway that has the data directory, where it has left its address; and what the machine refused. */
+async function explainStart(error: unknown, { dataDirectory }: Config): Promise<never> {
+  if (!isGatewayError(error)) throw refusedByMachine(error, 'DATA_DIRECTORY_UNUSABLE') ?? error;
+  if (error.code !== 'DATA_DIRECTORY_LOCKED') throw error;
+  const url = await leftAddress(dataDirectory);
   if (url === undefined) throw error;
-  throw new GatewayError(error.code, `${error.message} It serves at ${url}.`, {
+  throw new GatewayError(error.code, `${error.message}. It serves at ${url}.`, {
     cause: error,
     remedy: 'Use that one (`fnway apply`), stop it, or use another --data directory.',
   });

@@ -127,7 +127,6 @@ export const definitionSchema = z
     script: z
       .string()
       .min(1)
-      .max(definitionLimits.scriptBytesMax)
       .refine(
         text => Buffer.byteLength(text) <= definitionLimits.scriptBytesMax,
         `more than ${definitionLimits.scriptBytesMax} bytes`,

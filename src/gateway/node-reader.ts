@@ -279,6 +279,8 @@ class NodeExchange implements Exchange {
 
   respond({ status, headers, body }: Answer): void {
     const response = this.#response;
+    // Half an answer is out already: what comes now cannot be told.
+    if (response.headersSent) response.destroy();
     if (response.destroyed) {
       if (isStream(body)) body.cancel(new GatewayError('CALL_CANCELLED', 'the client left'));
       return;

@@ -36,8 +36,8 @@ test('a last line without its end counts, and a carriage return goes', () => {
 });
 
 test('a line over the limit is cut and marked once, in one piece or in many', () => {
-  const long = 'x'.repeat(outputLimits.lineBytesMax * 3);
-  for (const size of [1000, outputLimits.lineBytesMax, long.length]) {
+  const long = 'x'.repeat(outputLimits.lineCharsMax * 3);
+  for (const size of [1000, outputLimits.lineCharsMax, long.length]) {
     const bytes = Buffer.from(`before\n${long}\nafter\n`);
     const chunks: Buffer[] = [];
     for (let at = 0; at < bytes.length; at += size) chunks.push(bytes.subarray(at, at + size));
@@ -105,11 +105,11 @@ const bytesOf = (length: number) => 128 + 2 * length;
 
 test('the lines of one function take no more memory than the limit and a quarter', () => {
   const log = new OutputLog(() => 5);
-  const { keptBytesMax, lineBytesMax, linesMax } = outputLimits;
+  const { keptBytesMax, lineCharsMax, linesMax } = outputLimits;
   for (let i = 0; i < 500; i++) {
-    log.append('fn', line(String(i).padEnd(lineBytesMax, '日')));
+    log.append('fn', line(String(i).padEnd(lineCharsMax, '日')));
     const kept = log.tail('fn', { linesMax });
-    assert.ok(kept.length * bytesOf(lineBytesMax) <= keptBytesMax * 1.25);
+    assert.ok(kept.length * bytesOf(lineCharsMax) <= keptBytesMax * 1.25);
     assert.equal(kept.at(-1)!.text.slice(0, String(i).length), String(i));
   }
 });

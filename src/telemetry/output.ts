@@ -6,7 +6,7 @@ import { StringDecoder } from 'node:string_decoder';
 
 export const outputLimits = {
   linesMax: 1000,
-  lineBytesMax: 16_384,
+  lineCharsMax: 16_384,
   /** Of the lines that are kept of one function. */
   keptBytesMax: 512 * 1024,
   /** Of all functions: beyond, those that have written nothing for longest lose their lines. */
@@ -152,7 +152,7 @@ export class LineSplitter {
       at = end + 1;
     }
     this.#rest += this.#decoder.write(chunk.subarray(at));
-    if (this.#rest.length > outputLimits.lineBytesMax) {
+    if (this.#rest.length > outputLimits.lineCharsMax) {
       if (!this.#cutting) this.#onLine(shortened(this.#rest));
       this.#cutting = true;
       this.#rest = '';
@@ -187,12 +187,12 @@ export class LineSplitter {
       return;
     }
     const clean = text.endsWith('\r') ? text.slice(0, -1) : text;
-    this.#onLine(clean.length > outputLimits.lineBytesMax ? shortened(clean) : clean);
+    this.#onLine(clean.length > outputLimits.lineCharsMax ? shortened(clean) : clean);
   }
 }
 
 /** A text of its own: a slice would keep all of the line in memory. */
 function shortened(line: string): string {
-  const kept = Buffer.from(line.slice(0, outputLimits.lineBytesMax)).toString();
+  const kept = Buffer.from(line.slice(0, outputLimits.lineCharsMax)).toString();
   return `${kept} … (line cut)`;
 }

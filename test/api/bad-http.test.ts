@@ -264,7 +264,7 @@ test('a body that stops coming answers 408, on the control plane too', async () 
   assert.deepEqual(wrong, []);
 });
 
-test('a client that waits to be asked for its body is not late while its call waits for a place', async () => {
+test('a client that waits to be asked for its body is not late while its call waits for a place', async t => {
   await put(
     'narrow',
     javascript(
@@ -286,6 +286,7 @@ export default async request => {
   const connection = await gateway.connect();
   const startMs = performance.now();
   const rest = setInterval(() => busy.write('x'), 100);
+  t.after(() => clearInterval(rest));
   connection.write(
     'POST /function/narrow HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n',
   );

@@ -62,6 +62,24 @@ const mistakes: Array<[string, FunctionDefinition, Partial<VersionFailure>, RegE
     /Cannot find package 'left-pad' imported from handler\.mjs; add it to package\.json/,
   ],
   [
+    'a line that only names it',
+    node({ 'handler.mjs': '// uses "left-pad"\nconst a = "left-pad";\nimport "left-pad";' }),
+    { file: 'handler.mjs', line: 3 },
+    /add it to package\.json/,
+  ],
+  [
+    'cjs module',
+    node({ 'handler.cjs': '\nrequire("left-pad");' }, { entry: 'handler.cjs' }),
+    { file: 'handler.cjs', line: 2 },
+    /Cannot find package 'left-pad' imported from handler\.cjs; add it to package\.json$/,
+  ],
+  [
+    'a file that is none',
+    node({ 'handler.mjs': 'await import("./gone" + ".mjs");' }),
+    { file: 'handler.mjs' },
+    /^Cannot find module 'gone\.mjs' imported from handler\.mjs$/,
+  ],
+  [
     'ts module',
     node({ 'handler.ts': '\n\nimport pad from "left-pad";\nexport default pad;' }),
     { file: 'handler.ts', line: 3 },

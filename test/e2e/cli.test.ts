@@ -85,11 +85,14 @@ test('serve applies a project to the namespace that it is given', limit, async (
   writeFileSync(join(project, 'fnway.yaml'), 'functions:\n  a: { script: echo a, auth: none }\n');
   const flags = ['--data', join(project, 'data'), '--port', '0', '--log-level', 'warn'];
   const serving = start(['serve', ...flags, '--apply', project, '-n', 'team']);
-  const [line] = await once(serving.stdout!.setEncoding('utf8'), 'data');
-  const url = /http:\S+/.exec(line)![0];
-  assert.equal(await (await fetch(`${url}/function/a.team`)).text(), 'a\n');
-  assert.equal((await fetch(`${url}/function/a`)).status, 401);
-  serving.kill('SIGTERM');
+  try {
+    const [line] = await once(serving.stdout!.setEncoding('utf8'), 'data');
+    const url = /http:\S+/.exec(line)![0];
+    assert.equal(await (await fetch(`${url}/function/a.team`)).text(), 'a\n');
+    assert.equal((await fetch(`${url}/function/a`)).status, 401);
+  } finally {
+    serving.kill('SIGTERM');
+  }
   const [code] = await once(serving, 'close');
   assert.equal(code, 0);
   rmSync(project, { recursive: true, maxRetries: 10 });

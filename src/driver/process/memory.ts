@@ -14,11 +14,18 @@ export const memoryCheckMs = 100;
 const looksPerGroupLook = 5;
 
 /** What /proc counts memory in. Kernels for ARM and POWER may have larger ones. */
-export const pageBytes =
-  process.arch === 'x64'
-    ? 4096
-    : Number(execFileSync('getconf', ['PAGESIZE'], { encoding: 'utf8' }));
+export const pageBytes = process.arch === 'x64' ? 4096 : askPageBytes();
 const buffer = Buffer.alloc(1024);
+
+/** 64 KiB where nobody says, as no page is larger: a limit that comes too early is better than none. */
+function askPageBytes(): number {
+  try {
+    const said = Number(execFileSync('getconf', ['PAGESIZE'], { encoding: 'utf8' }));
+    return said >= 4096 ? said : 65_536;
+  } catch {
+    return process.platform === 'linux' ? 65_536 : 4096;
+  }
+}
 
 export interface Watched {
   readonly pid: number;
