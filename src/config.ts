@@ -197,14 +197,15 @@ export function parseConfig(
     throw new GatewayError('CONFIG_INVALID', `${where} is ${JSON.stringify(text(name))}; ${rule}`);
   };
   const integer = (name: SettingName, min: number, max: number): number => {
-    const value = Number(text(name));
-    return Number.isInteger(value) && value >= min && value <= max
+    const value = /^-?\d{1,15}$/.test(text(name)) ? Number(text(name)) : Number.NaN;
+    return value >= min && value <= max
       ? value
       : refuse(name, `give a whole number from ${min} to ${max}`);
   };
   const duration = (name: SettingName, minMs = 1): number => {
     const ms = parseDuration(text(name)) ?? -1;
-    return ms >= minMs ? ms : refuse(name, `give a duration such as 500ms or 30s, from ${minMs}ms`);
+    const rule = `give a duration such as 500ms or 30s, from ${minMs}ms to 24d`;
+    return ms >= minMs && ms <= timerMsLargest ? ms : refuse(name, rule);
   };
   const size = (name: SettingName, bytesMin: number, bytesMax: number): number => {
     const bytes = parseSize(text(name)) ?? -1;
@@ -264,6 +265,8 @@ function parseLimits(read: {
   };
 }
 
+/** What a timer can wait. */
+const timerMsLargest = 24 * 86_400_000;
 /** A call's head must fit into one frame of the link. */
 const headersBytesLargest = 60_000;
 /** A body that is whole is one piece of memory, here and in the instance. */

@@ -154,6 +154,7 @@ async function build(
   const versions = new Versions({
     ...{ store, sources, sealer, registry, pool, builder },
     ...{ clock, log, users },
+    codeDirectory: data.codePath,
   });
   const functions = new Functions({
     ...{ store, sources, versions, sealer, registry, pool },

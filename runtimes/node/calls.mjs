@@ -2,7 +2,9 @@
  * The calls in this instance: hands each to the handler and sends what it returns. Keeps the invariant that every
  * stream ends exactly once: with END, FAIL or CANCEL, also when the caller left or the handler threw.
  */
+
 import { hostname } from 'node:os';
+import { inspect } from 'node:util';
 import { makeEvent, replyOfEvent } from './event.mjs';
 import { problemOf } from './handler.mjs';
 import { endFlag, payloadBytesMax, RequestBody, types, windowBytes } from './link.mjs';
@@ -211,11 +213,30 @@ function fail(call, problem, error) {
 /** An error can throw while it is printed. */
 function print(error) {
   try {
-    console.error(error);
+    console.error(withoutOurs(inspect(error)));
   } catch {
     console.error('fnway: an error that cannot be printed');
   }
 }
+
+/** Of a stack, what the user can read: not how the runtime came to call the handler. */
+function withoutOurs(text) {
+  const lines = text.split('\n').filter(line => !/^\s+at /.test(line) || !isOurs(line));
+  return lines
+    .join('\n')
+    .replaceAll(`file://${settings.directory}/`, '')
+    .replaceAll(`${settings.directory}/`, '');
+}
+
+function isOurs(line) {
+  return (
+    line.includes(ownDirectory) ||
+    line.includes('(node:internal') ||
+    line.includes('at node:internal')
+  );
+}
+
+const ownDirectory = import.meta.dirname;
 
 function send(call, status, headers, body) {
   if (call.cancelled !== undefined) {

@@ -244,13 +244,17 @@ export function broken(what) {
   process.exit(1);
 }
 
-/** A problem too long for a frame loses the middle of its texts, never its place. */
+/** A problem too long for a frame loses the ends of its texts, never its place. JSON may take six bytes for a letter. */
 function shorten(value) {
-  const short = { ...value };
-  for (const key of ['message', 'stack']) {
-    if (typeof short[key] === 'string') short[key] = `${short[key].slice(0, 8000)} …`;
+  for (let charsMax = 8000; ; charsMax = Math.floor(charsMax / 2)) {
+    const short = Object.entries(value).map(([key, text]) =>
+      typeof text === 'string' && text.length > charsMax
+        ? [key, `${text.slice(0, charsMax)} …`]
+        : [key, text],
+    );
+    const bytes = Buffer.from(JSON.stringify(Object.fromEntries(short)));
+    if (bytes.length <= payloadBytesMax) return bytes;
   }
-  return Buffer.from(JSON.stringify(short));
 }
 
 /** A request body that arrives in chunks, read once. Reading gives the gateway credit. */

@@ -554,6 +554,10 @@ class Link:
         except ReplyInvalid as error:
             self.fail_invalid(call, error)
             return
+        except BaseException as error:
+            # The value's own methods are the user's code too.
+            self.fail_threw(call, error)
+            return
         length = len(head)
         if type(body) is not bytes:
             self.stream_reply(call, head, body)
@@ -601,6 +605,7 @@ class Link:
                 if not head_sent:
                     if b"\0content-type\0" not in head.lower():
                         head += b"\0content-type\0" + content_type
+                    check_head(head)
                     self.send_body(call, data, head, False)
                     head_sent = True
                 elif data:
@@ -710,6 +715,11 @@ def build_reply(result):
     return EMPTY_HEAD if content_type is None else BINARY_HEAD, body
 
 
+def check_head(head):
+    if len(head) > PAYLOAD_BYTES_MAX:
+        raise ReplyInvalid(f"The handler returned {len(head)} bytes of headers.")
+
+
 def build_shaped_reply(body, status, headers):
     if isinstance(status, str) and status.isdecimal():
         status = int(status)
@@ -740,8 +750,7 @@ def build_shaped_reply(body, status, headers):
     if content_type is not None:
         fields += "content-type", content_type
     head = "\0".join(fields).encode("latin-1")
-    if len(head) > PAYLOAD_BYTES_MAX:
-        raise ReplyInvalid(f"The handler returned {len(head)} bytes of headers.")
+    check_head(head)
     return head, body
 
 
@@ -1066,14 +1075,18 @@ def shorten(file):
 def message_of(error):
     try:
         return str(error)[:MESSAGE_CHARS_MAX]
-    except Exception:
+    except BaseException:
         return "(its message cannot be shown)"
 
 
 def encode_problem(problem):
     payload = json.dumps(problem).encode()
-    if len(payload) > PAYLOAD_BYTES_MAX:
-        payload = json.dumps({**problem, "stack": ""}).encode()
+    chars_max = MESSAGE_CHARS_MAX
+    # JSON may take twelve bytes for a letter.
+    while len(payload) > PAYLOAD_BYTES_MAX:
+        chars_max //= 2
+        cut = {k: v[:chars_max] if isinstance(v, str) else v for k, v in problem.items()}
+        payload = json.dumps(cut).encode()
     return payload
 
 

@@ -20,7 +20,12 @@ export interface InstallOptions {
 
 export async function installWithNpm(options: InstallOptions): Promise<VersionFailure | undefined> {
   const { runner, tools, dependenciesFile: file, allowScripts } = options;
-  const text = await readFile(path.join(runner.directory, file), 'utf8');
+  const text = await readFile(path.join(runner.directory, file), 'utf8').catch(error => {
+    if (error.code === 'EISDIR') return undefined;
+    throw error;
+  });
+  if (text === undefined)
+    return { code: 'BUILD_FAILED', message: `${file} is a directory, not a file`, file };
   const names = parseDependencies(text, file);
   if (!Array.isArray(names)) return names;
   if (names.length === 0) return undefined;
@@ -96,6 +101,8 @@ function npmFailure(
   const lines: string[] = [];
   for (const line of outcome.output.split('\n')) {
     const said = /^npm (?:error|ERR!) ?(.*)$/.exec(line)?.[1]?.trim();
+    // npm says a missing package in three ways; the first names the address.
+    if (said && /^404 (?:The requested|Note that|or )|^404$/.test(said)) continue;
     if (said && !/^(?:code|errno|syscall|path|dest) |complete log of this run/.test(said)) {
       lines.push(said);
     }

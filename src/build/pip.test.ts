@@ -161,6 +161,7 @@ describe('requirements.txt', () => {
     ],
     ...['--no-binary a', '--no-binary=:all:', '--no-bin a', '--only-binary :none:', '--pre -e .'],
     ...['a --global-option=x', 'a --config-settings x=y', '-r "more.txt"', '-r a.txt -e .'],
+    ...['--pre "-e" ./pkg', '--pre \\-e ./pkg', "--no-index '-r' /r.txt"],
     ...['-r https://host/r.txt', '$' + '{X}', 'a @ $' + '{X}.whl', '-r=more.txt'],
   ];
   for (const line of refused) {
@@ -173,6 +174,13 @@ describe('requirements.txt', () => {
       );
     });
   }
+
+  it('may not include a file by its absolute path without install scripts', async () => {
+    const files = { 'handler.py': '', 'requirements.txt': '\n-r /tmp/r.txt' };
+    const { file, line, message } = await failed(await requestFor(files, python));
+    assert.deepEqual([file, line], ['requirements.txt', 2]);
+    assert.match(message, /outside of the source/);
+  });
 
   it('may not include a file outside of the source without install scripts', async () => {
     const files = {

@@ -110,6 +110,9 @@ const harmlessOptions = new Set([
 ]);
 
 function optionProblem(text: string): string | undefined {
+  // pip reads these as a shell would; we do not, and would see other words than it does.
+  if (/["'\\]/.test(text))
+    return 'has quotes or backslashes, which may hide an option that runs a build script';
   if (includeOption.test(text)) return undefined;
   const name = /^[^\s=]+/.exec(text)![0];
   if (!harmlessOptions.has(name)) return 'may run a build script';
@@ -159,7 +162,8 @@ async function readRequirements(directory: string, first: string): Promise<Requi
     for (const requirement of parseRequirements(content, file)) {
       const included = includeOption.exec(requirement.text)?.[1];
       const name = included && path.posix.join(path.posix.dirname(file), included);
-      const outside = name !== undefined && pathProblem(name) !== undefined;
+      const outside =
+        name !== undefined && (included!.startsWith('/') || pathProblem(name) !== undefined);
       requirements.push({ ...requirement, constraint, outside });
       if (name === undefined || outside) continue;
       const next = { file: name, constraint: constraint || /^--?c/.test(requirement.text) };
@@ -185,7 +189,13 @@ function pipFailure(
   const errors = outcome.output
     .split('\n')
     .filter(line => line.startsWith('ERROR: '))
-    .map(line => line.slice('ERROR: '.length).trim());
+    // Of hundreds of versions that there are, the last ones tell enough.
+    .map(line =>
+      line
+        .slice('ERROR: '.length)
+        .trim()
+        .replace(/\(from versions: (?:.*, )?((?:[^,]+, ){4}[^,)]+)\)/, '(there are … $1)'),
+    );
   const ended = outcome.signal ?? `status ${outcome.status}`;
   const detail = errors.slice(0, 3).join(' ').slice(0, 500) || `pip ended with ${ended}`;
   const hint =

@@ -48,6 +48,11 @@ export async function compileTypeScript(
   plan: CompilePlan,
   { runner, tools }: { runner: ToolRunner; tools: BuildTools },
 ): Promise<VersionFailure | undefined> {
+  if (plan.entry.includes('=')) {
+    // It would take what stands before as the name of what it makes.
+    const message = 'a TypeScript file whose name has = cannot be built; rename it';
+    return { code: 'BUILD_FAILED', message, file: plan.entry };
+  }
   if (tools.esbuild === undefined) return esbuildMissing('esbuild is not installed');
   const outcome = await runner.run(tools.esbuild, [
     `./${plan.entry}`,

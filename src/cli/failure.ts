@@ -85,8 +85,12 @@ const machineRemedies: Record<string, string> = {
 
 /** The three parts as lines; `issues` beyond the one that the detail tells are listed. */
 export function problemLines(problem: Problem): { title: string; why: string[]; next?: string } {
-  const why = [problem.detail];
-  const issues = problem.issues ?? [];
+  const why = [String(problem.detail)];
+  // Whoever answers is not to be trusted to be a gateway.
+  const given: unknown = problem.issues;
+  const issues = (Array.isArray(given) ? given : []).filter(
+    (issue): issue is Issue => typeof issue?.message === 'string',
+  );
   // The detail tells the first one, with its place.
   const told = issues[0] !== undefined && problem.detail.includes(issues[0].message);
   why.push(...issues.slice(told ? 1 : 0).map(issue => `  ${issueLine(issue)}`));

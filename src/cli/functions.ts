@@ -11,6 +11,7 @@ import { type Client, isApiError } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
 import type { Context } from './context.ts';
 import { placeOf } from './failure.ts';
+import { printable } from './output.ts';
 import { durationText } from './project.ts';
 
 type ContextOf = (command: Command) => Context;
@@ -261,7 +262,7 @@ async function describe(context: Context, name: string): Promise<void> {
   for (const [key, value] of rows) {
     if (value !== undefined)
       out.line(
-        `  ${colors.dim(key.padEnd(12))} ${value.trimEnd().replaceAll('\n', '\n               ')}`,
+        `  ${colors.dim(key.padEnd(12))} ${printable(value.trimEnd()).replaceAll('\n', '\n               ')}`,
       );
   }
   out.line(colors.dim('  versions'));
@@ -271,7 +272,7 @@ async function describe(context: Context, name: string): Promise<void> {
   }
   if (latest.state === 'failed' && latest.buildLog) {
     out.line(colors.dim(`  build log of v${latest.number}`));
-    for (const line of latest.buildLog.trimEnd().split('\n')) out.line(`    | ${line}`);
+    for (const line of latest.buildLog.trimEnd().split('\n')) out.line(`    | ${printable(line)}`);
   }
 }
 
@@ -288,7 +289,7 @@ async function concurrencyText(client: Client, view: FunctionView): Promise<stri
 function failureText({ message, ...place }: VersionFailure): string {
   const [text = ''] = message.split('\n');
   const at = placeOf(place);
-  return at === '' || text.startsWith(at) ? text : `${at}: ${text}`;
+  return printable(at === '' || text.startsWith(at) ? text : `${at}: ${text}`);
 }
 
 function recordText(record: Readonly<Record<string, string>>): string | undefined {
@@ -316,12 +317,17 @@ async function logs(
     if (out.json) out.row(entry);
     else out.line(logLine(context, entry));
   }
+  // It ends by itself only when there is nothing to follow any more.
+  throw new GatewayError('GATEWAY_UNREACHABLE', `The log of ${name} ended.`, {
+    remedy: 'The function was removed, or the gateway stopped. Follow again once it is back.',
+  });
 }
 
 function logLine({ out }: Context, entry: OutputLineView): string {
   const { colors } = out;
   const head = `${entry.time.slice(11, 23)} v${entry.version} ${entry.instance.slice(-6)}`;
-  const text = entry.stream === 'stderr' ? colors.yellow(entry.text) : entry.text;
+  const plain = printable(entry.text);
+  const text = entry.stream === 'stderr' ? colors.yellow(plain) : plain;
   return `${colors.dim(head)} ${text}`;
 }
 

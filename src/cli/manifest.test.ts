@@ -138,7 +138,10 @@ for (const [text, ...expected] of [
     'functions:\n  a: { script: x, env: { B: [1] } }',
     '2:26 functions.a.env.B: expected text, a number or true or false, not a list',
   ],
-  ['functions:\n  a: { script: x, timeout: 5 }', /^2:28 functions\.a\.timeout: expected text, not/],
+  [
+    'functions:\n  a: { script: x, timeout: 5 }',
+    /^2:28 functions\.a\.timeout: expected text such as 500ms, 30s or 2m, not the number 5/,
+  ],
   ['functions:\n  a: { script: x, memory: 1x }', /^2:27 functions\.a\.memory: not a size; write/],
   ['functions:\n  a: { http: { url: ftp://x } }', /^2:21 functions\.a\.http\.url: write an http/],
   ['['.repeat(100), '1:65 : nested deeper than 64 levels'],

@@ -252,7 +252,10 @@ function addZodIssue(
     return;
   }
   if (issue.code === 'invalid_type') {
-    reader.add(at, { message: `expected ${article(issue.expected)}, not ${kindOf(value)}` });
+    // A schema that says how such a value is written is worth hearing.
+    const example = /such as .*/.exec(issue.message)?.[0];
+    const expected = [article(issue.expected), example].filter(Boolean).join(' ');
+    reader.add(at, { message: `expected ${expected}, not ${kindOf(value)}` });
     return;
   }
   // The schema's own rules for a key say what is wrong with it in a nested issue.

@@ -23,18 +23,22 @@ export function addNewCommand(program: Command, contextOf: (command: Command) =>
     .argument('<runtime>', `one of ${runtimeNames([]).join(', ')}, or one of --runtimes`)
     .argument('<name>', 'name of the function and of its directory')
     .addOption(
-      new Option('--runtimes <dirs...>', 'directories of more runtimes').env('FNWAY_RUNTIMES'),
+      new Option('--runtimes <dirs>', 'directories of more runtimes, separated by :').env(
+        'FNWAY_RUNTIMES',
+      ),
     )
     .action((runtime, name, options, command) => {
       const more = [options.runtimes ?? []].flat().flatMap((text: string) => text.split(':'));
-      return create(contextOf(command), { runtime, name, more });
+      const { namespace } = command.optsWithGlobals();
+      return create(contextOf(command), { runtime, name, more, namespace });
     });
 }
 
 async function create(
   { out, env }: Context,
-  { runtime, name, more }: { runtime: string; name: string; more: string[] },
+  given: { runtime: string; name: string; more: string[]; namespace?: string },
 ): Promise<void> {
+  const { runtime, name, more, namespace } = given;
   const sample = await sampleOf(runtime, more);
   const { nameSchema } = await import('../domain/function.ts');
   const checked = nameSchema.safeParse(name);
@@ -64,7 +68,8 @@ async function create(
   out.line(`${out.colors.green('✓')} ${name}/ (${files.join(', ')}), declared in fnway.yaml`);
   // `up` would find the data directory in use.
   const next = (await leftAddress(dataDirectoryOf(env))) === undefined ? 'fnway up' : 'fnway apply';
-  out.line(`  ${out.colors.cyan('→')} ${next}`);
+  // The manifest may hold functions already, and has one namespace for all.
+  out.line(`  ${out.colors.cyan('→')} ${next}${namespace ? ` -n ${namespace}` : ''}`);
 }
 
 async function sampleOf(runtime: string, more: readonly string[]): Promise<string> {
@@ -85,8 +90,12 @@ async function sampleOf(runtime: string, more: readonly string[]): Promise<strin
     bash: 'shell',
   };
   const near = alias[runtime as keyof typeof alias] ?? suggest(runtime, known);
-  const remedy = near === undefined ? `Use one of ${known.join(', ')}.` : `Did you mean ${near}?`;
-  const detail = `There is no runtime ${JSON.stringify(runtime)} with a sample function.`;
+  const absent = more.filter(parent => parent !== '' && !existsSync(parent));
+  const others = 'or name the directory that holds it: --runtimes DIR.';
+  const remedy =
+    near === undefined ? `Use one of ${known.join(', ')}, ${others}` : `Did you mean ${near}?`;
+  const lost = absent.length === 0 ? '' : ` ${absent.join(', ')} does not exist.`;
+  const detail = `There is no runtime ${JSON.stringify(runtime)} with a sample function.${lost}`;
   throw new GatewayError('RUNTIME_NOT_FOUND', detail, { remedy });
 }
 

@@ -104,9 +104,15 @@ export class Output {
     const { title, why, next } = problemLines(problem);
     const colors = this.errorColors;
     this.#stderr.write(`${colors.red('✗')} ${colors.bold(title)}\n`);
-    for (const line of why) this.#stderr.write(`  ${line.replaceAll('\n', '\n  ')}\n`);
-    if (next !== undefined) this.#stderr.write(`  ${colors.cyan('→')} ${next}\n`);
+    for (const line of why) this.#stderr.write(`  ${printable(line).replaceAll('\n', '\n  ')}\n`);
+    if (next !== undefined) this.#stderr.write(`  ${colors.cyan('→')} ${printable(next)}\n`);
   }
+}
+
+/** Text of others without what a terminal would obey: clearing it, moving about, naming its window. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about
+  return text.replace(/[\0-\x08\x0b-\x1f\x7f-\x9f]/g, '\ufffd');
 }
 
 /** What is being waited for: a spinner on a terminal, else a line now and then. */

@@ -4,7 +4,7 @@ import type { FunctionView } from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
 import type { Outcome } from './apply.ts';
-import type { Context } from './context.ts';
+import type { Context, GlobalOptions } from './context.ts';
 import { exitCodes } from './failure.ts';
 import type { LoadedManifest } from './manifest.ts';
 import type { Output } from './output.ts';
@@ -18,7 +18,9 @@ export function addProjectCommands(program: Command, contextOf: ContextOf): void
     .command('plan')
     .description('show what apply would change')
     .argument('[dir]', 'directory of fnway.yaml', '.')
-    .action((directory, _options, command) => plan(contextOf(command), directory));
+    .action((directory, _options, command) =>
+      plan(contextOf(command), directory, flagsOf(command)),
+    );
   program
     .command('apply')
     .description('make the gateway have what fnway.yaml says')
@@ -88,7 +90,13 @@ export async function applyProject(
   });
 }
 
-async function plan(context: Context, directory: string): Promise<void> {
+/** What says which gateway and which namespace, as it was given; never the token. */
+function flagsOf(command: Command): string {
+  const { url, namespace } = command.optsWithGlobals<GlobalOptions>();
+  return `${url ? ` --url ${url}` : ''}${namespace ? ` -n ${namespace}` : ''}`;
+}
+
+async function plan(context: Context, directory: string, flags: string): Promise<void> {
   const { out } = context;
   const project = await loadProject(directory);
   const client = await context.client({ fromManifest: project.manifest.namespace });
@@ -110,7 +118,7 @@ async function plan(context: Context, directory: string): Promise<void> {
     out.line(out.colors.dim(`Not declared here, and kept: ${some}`));
   }
   const idle = actions.every(action => action.kind === 'unchanged' || action.kind === 'refused');
-  if (!idle) out.line(out.colors.dim(`Make it so: fnway apply ${directory}`));
+  if (!idle) out.line(out.colors.dim(`Make it so: fnway apply ${directory}${flags}`));
 }
 
 async function apply(context: Context, directory: string): Promise<void> {

@@ -107,18 +107,22 @@ export async function stopOnError<T>(running: RunningGateway, work: () => Promis
   }
 }
 
+/** Between the two times that one signal may come. */
+const sameSignalMs = 200;
+
 /**
  * Resolves after the first SIGTERM or SIGINT and a clean stop. A second one ends the process at
- * once.
+ * once, unless it is the same one, which came to the group and to the process.
  */
 export async function untilSignal(context: Context, stop: () => Promise<void>): Promise<void> {
   await new Promise<void>(resolve => {
-    let signals = 0;
+    let firstMs: number | undefined;
     for (const signal of ['SIGTERM', 'SIGINT'] as const) {
       process.on(signal, () => {
-        signals += 1;
-        if (signals === 1) resolve();
-        else context.exit(1);
+        const nowMs = performance.now();
+        firstMs ??= nowMs;
+        if (firstMs === nowMs) resolve();
+        else if (nowMs - firstMs > sameSignalMs) context.exit(1);
       });
     }
   });

@@ -3,7 +3,7 @@
  * somebody may still change could be led out of it.
  */
 import { execFile } from 'node:child_process';
-import { readdir, rm, rmdir } from 'node:fs/promises';
+import { lstat, readdir, rm, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Identity } from '../invoke/invoke.ts';
 
@@ -24,6 +24,21 @@ export function stagingOf(directory: string): string {
 }
 
 const stagingPrefix = '.writing-';
+
+/** Removes directories of functions that no store knows: a gateway that was killed had only begun to. */
+export async function removeLost(code: string, known: ReadonlySet<string>): Promise<void> {
+  const names = await readdir(code).catch(() => []);
+  for (const name of names.filter(name => name.startsWith('fn_') && !known.has(name))) {
+    const path = join(code, name);
+    // Whose they were is known by the owner of what is in it.
+    const inside = await readdir(path).catch(() => []);
+    const owners = await Promise.all(
+      inside.map(entry => lstat(join(path, entry)).catch(() => undefined)),
+    );
+    const owner = owners.find(stats => stats !== undefined && stats.uid !== process.getuid?.());
+    await removeFunction(path, owner && { uid: owner.uid, gid: owner.gid });
+  }
+}
 
 /** The directory of all versions of a function; it and the markers in it are the gateway's. */
 export async function removeFunction(path: string, identity: Identity | undefined): Promise<void> {

@@ -89,7 +89,11 @@ export class Functions {
       const { store, registry, pool, output, metrics, users, sources } = this.#options;
       if (registry.get(entry.row.namespace, entry.row.name) !== entry) return;
       const rows = await store.functions.versions(entry.row.id);
-      await store.functions.remove(entry.row.id);
+      await store.functions.remove(entry.row.id).catch(async error => {
+        // Where the disk is full, its own files may be what fills it; should it stay after all, they are made again.
+        await users.during(entry.identity, () => removeFunction(entry.directory, entry.identity));
+        if (!(await store.functions.remove(entry.row.id))) throw error;
+      });
       registry.remove(entry);
       for (const version of entry.versions.values()) pool.retire(version);
       const { identity, directory } = entry;

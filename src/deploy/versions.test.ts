@@ -40,6 +40,7 @@ async function building(changeStore: (store: Store) => void) {
     ...{ store, sealer, registry, pool, clock, log: silentLog },
     sources: new Sources(createMemoryBlobs()),
     builder: {} as Builder,
+    codeDirectory: '/nowhere',
     users: { during: (_, work) => work() },
   });
   const spec = { kind: 'http', env: {}, timeoutMs: 1000 };

@@ -15,7 +15,7 @@ import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { Log } from '../log.ts';
 import type { FunctionRow, Store, VersionSettlement } from '../store/store.ts';
-import { removeFunction, removeVersion, stagingOf } from './files.ts';
+import { removeFunction, removeLost, removeVersion, stagingOf } from './files.ts';
 import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 import type { Sources } from './sources.ts';
 
@@ -28,6 +28,8 @@ export interface VersionsOptions {
   builder: Builder;
   clock: Clock;
   log: Log;
+  /** Where the files of versions are. */
+  codeDirectory: string;
   /** The functions' users: held while something runs as one. */
   users: { during(identity: Identity | undefined, work: () => Promise<void>): Promise<void> };
 }
@@ -56,7 +58,9 @@ export class Versions {
 
   /** Goes on where a stopped gateway left: versions that were being built, files that are gone, kept instances. */
   async resume(): Promise<void> {
-    const { registry, pool, log } = this.#options;
+    const { registry, pool, log, codeDirectory } = this.#options;
+    const known = new Set([...registry.all()].map(entry => entry.row.id));
+    await removeLost(codeDirectory, known);
     for (const entry of registry.all()) {
       if (entry.active !== undefined) {
         if (entry.row.settings.instances.min > 0) pool.activate(entry.active);

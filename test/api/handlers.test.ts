@@ -321,3 +321,62 @@ def handle(event, context):
   assert.match(detail, /KeyError.*as told.*handler\.py:5/);
   await failed('/function/py/set', 'reply-invalid');
 });
+
+const functionFailed = { status: 502, code: 'FUNCTION_FAILED' } as const;
+
+test('an error of any length and letters costs its own call only', async () => {
+  await put(
+    'long-error',
+    javascript(
+      `let release;
+export default async request => {
+  const { pathname } = new URL(request.url);
+  if (pathname === '/hold') { await new Promise(resolve => { release = resolve; }); return new Response('held'); }
+  if (pathname === '/release') return release?.(), new Response(String(release !== undefined));
+  const text = await request.text();
+  if (pathname === '/named') throw new (class { static { Object.defineProperty(this, 'name', { value: text }); } })();
+  throw new Error(text);
+};`,
+      { instances: { max: 1 } },
+    ),
+  );
+  await put(
+    'long-error-python',
+    python(
+      `import threading
+held = threading.Event()
+class Odd(dict):
+    def keys(self): raise ValueError("odd")
+class Mute(Exception):
+    def __str__(self): raise SystemExit(3)
+def handle(event):
+    if event.path == "/hold":
+        held.wait()
+        return "held"
+    if event.path == "/release":
+        held.set()
+        return "True"
+    if event.path == "/keys": return Odd(a=1)
+    if event.path == "/mute": raise Mute()
+    if event.path == "/head": return (iter(["x"]), 200, {"a": "b" * 65520})
+    if event.path == "/named": raise type(event.text, (Exception,), {})("m")
+    raise Exception(event.text)`,
+      { instances: { max: 1 }, timeout: '20s' },
+    ),
+  );
+  for (const name of ['long-error', 'long-error-python']) {
+    const at = (path: string, body?: string) =>
+      call(`/function/${name}${path}`, body === undefined ? {} : { method: 'POST', body });
+    const held = at('/hold');
+    const texts = ['\x01'.repeat(12_000), '😀'.repeat(30_000), '"\\'.repeat(30_000)];
+    for (const text of texts) {
+      const problem = await problemOf(await at('/', text), functionFailed, name);
+      assert.equal(problem.reason, 'threw');
+    }
+    await problemOf(await at('/named', 'N'.repeat(70_000)), functionFailed, name);
+    const own = name === 'long-error' ? [] : ['/keys', '/mute', '/head'];
+    for (const path of own) await problemOf(await at(path), functionFailed, path);
+    await waitFor(async () => /true/i.test(await (await at('/release')).text()));
+    assert.equal(await (await held).text(), 'held', name);
+  }
+});

@@ -62,6 +62,18 @@ const mistakes: Array<[string, FunctionDefinition, Partial<VersionFailure>, RegE
     /Cannot find package 'left-pad' imported from handler\.mjs; add it to package\.json/,
   ],
   [
+    'an entry with =',
+    node({ 'a=b.ts': 'export default 1;', 'b.ts': '' }, { entry: 'a=b.ts' }),
+    { file: 'a=b.ts' },
+    /rename it/,
+  ],
+  [
+    'a directory for package.json',
+    node({ 'handler.mjs': '', 'package.json/x': '' }),
+    { file: 'package.json' },
+    /is a directory/,
+  ],
+  [
     'a line that only names it',
     node({ 'handler.mjs': '// uses "left-pad"\nconst a = "left-pad";\nimport "left-pad";' }),
     { file: 'handler.mjs', line: 3 },

@@ -3,7 +3,7 @@
  * noticed. Method: gateways made with wrong settings, wrong runtimes and a taken port; a second hand on the database.
  */
 import assert from 'node:assert/strict';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -127,6 +127,24 @@ test('the next start removes sources that no version names, and no others', asyn
   try {
     assert.equal(await next.client.getSource(uploaded.digest), undefined);
     assert.notEqual(await next.client.getSource(source), undefined);
+  } finally {
+    await next.stop();
+    rmSync(data, { recursive: true });
+  }
+});
+
+test('the next start removes the files of functions that no store knows', async () => {
+  const data = makeDataDirectory();
+  await (await startTestGateway({ data })).stop();
+  // As a gateway leaves it that is killed between the row and the files.
+  const lost = join(data, 'code', 'fn_lost');
+  mkdirSync(join(lost, '1'), { recursive: true });
+  writeFileSync(join(lost, '1', 'handler.mjs'), '');
+  writeFileSync(join(lost, '1.json'), '{}');
+  if (process.getuid?.() === 0) chownSync(join(lost, '1'), 300_001, 300_001);
+  const next = await startTestGateway({ data });
+  try {
+    assert.equal(existsSync(lost), false);
   } finally {
     await next.stop();
     rmSync(data, { recursive: true });

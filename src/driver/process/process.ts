@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import type { Clock } from '../../clock.ts';
 import type { VersionFailure } from '../../domain/function.ts';
 import type { Runtime } from '../../domain/runtime.ts';
+import { formatDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Version } from '../../invoke/invoke.ts';
@@ -214,7 +215,11 @@ class Processes implements ProcessDriver {
   ): Promise<Started> {
     const { clock, output, loadMsMax, bufferedBodyBytesMax } = this.#options;
     const files = version.files!;
-    const late = clock.after(loadMsMax, () => linked.kill());
+    let isLate = false;
+    const late = clock.after(loadMsMax, () => {
+      isLate = true;
+      linked.kill();
+    });
     const loading = linked.link.load({
       function: version.name,
       namespace: version.namespace,
@@ -248,7 +253,9 @@ class Processes implements ProcessDriver {
       const status = await linked.exited;
       const what = bound.exceeded()
         ? `${overLimit(version)} while it loaded ${files.entry}`
-        : `the process ended${status === undefined ? '' : ` (${status})`} while it loaded ${files.entry}, or took longer than ${loadMsMax} ms`;
+        : isLate
+          ? `loading ${files.entry} took longer than ${formatDuration(loadMsMax)} (FNWAY_LOAD_MS_MAX)`
+          : `the process ended${status === undefined ? '' : ` (${status})`} while it loaded ${files.entry}`;
       const lines = output
         .tail(version.functionId, { linesMax: crashLinesMax, instance: id })
         .map(line => line.text);
