@@ -103,7 +103,7 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
   },
   SOURCE_INVALID: {
     status: 422,
-    title: 'Invalid source archive',
+    title: 'Invalid source',
     remedy: 'Send a gzipped tar of plain files and directories with relative paths.',
   },
   SOURCE_TOO_LARGE: {

@@ -102,7 +102,16 @@ function isLocal(url: string): boolean {
 
 function checkUrl(url: string): void {
   const parsed = URL.parse(url);
-  if (parsed !== null && /^https?:$/.test(parsed.protocol)) return;
+  if (parsed !== null && /^https?:$/.test(parsed.protocol)) {
+    if (parsed.pathname === '/') return;
+    throw new GatewayError(
+      'COMMAND_INVALID',
+      `The address ${url} has a path, and a gateway has none.`,
+      {
+        remedy: `Write ${parsed.origin}`,
+      },
+    );
+  }
   const given = JSON.stringify(url);
   const detail = `The address of the gateway is ${given}, which is not an http address.`;
   throw new GatewayError('COMMAND_INVALID', detail, {

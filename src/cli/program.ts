@@ -38,9 +38,12 @@ function buildProgram(contextOf: (command: Command) => Context): Command {
     .version(packageVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show help')
     .addOption(
-      new Option('--url <url>', `address of the gateway (FNWAY_URL, default ${defaultUrl})`),
+      new Option(
+        '--url <url>',
+        `address of the gateway (FNWAY_URL; else of what serves ./.fnway, else ${defaultUrl})`,
+      ),
     )
-    .addOption(new Option('--token <token>', 'admin token (FNWAY_TOKEN)'))
+    .addOption(new Option('--token <token>', 'admin token (FNWAY_TOKEN; else the one in ./.fnway)'))
     .option('-n, --namespace <name>', 'namespace (FNWAY_NAMESPACE, default `default`)')
     .option('--json', 'print JSON: results on standard output, errors on standard error')
     .configureHelp({ showGlobalOptions: true })

@@ -10,6 +10,7 @@ import { canonicalJson } from '../domain/function.ts';
 import { applyActions, type Outcome, putDesired, refusalOf } from './apply.ts';
 import type { Context } from './context.ts';
 import { exitCodeOf, exitCodes, problemOf } from './failure.ts';
+import { curlLine } from './functions.ts';
 import { type LoadedManifest, manifestName } from './manifest.ts';
 import { limited } from './parallel.ts';
 import { durationText, loadProject, type Project, planProject } from './project.ts';
@@ -137,7 +138,7 @@ async function reapply(
     return !(isAsBefore && tried.broken.has(action.name));
   });
   const desiredOf = new Map(project.desired.map(desired => [desired.name, desired]));
-  await applyActions(client, actions, {
+  const outcomes = await applyActions(client, actions, {
     out,
     report(outcome) {
       printReload(context, outcome);
@@ -146,6 +147,10 @@ async function reapply(
       if (outcome.result === 'refused') tried.refused.set(outcome.name, outcome.problem!.detail);
     },
   });
+  if (!out.json) {
+    for (const { result, function: view } of outcomes)
+      if (result === 'created' && view !== undefined) out.line(`  ${await curlLine(client, view)}`);
+  }
   return actions.length;
 }
 

@@ -166,7 +166,11 @@ export const definitionSchema = z
     const kinds = (['source', 'script', 'http', 'image'] as const).filter(
       kind => definition[kind] !== undefined,
     );
-    if (kinds.length !== 1) {
+    // What is missing is most likely what the runtime is for.
+    const wantsSource = kinds.length === 0 && definition.runtime !== undefined;
+    if (wantsSource) {
+      ctx.addIssue({ code: 'custom', path: ['source'], message: 'a runtime needs a source' });
+    } else if (kinds.length !== 1) {
       const found = kinds.length === 0 ? 'none is given' : `${kinds.join(' and ')} are given`;
       ctx.addIssue({
         code: 'custom',
@@ -176,7 +180,7 @@ export const definitionSchema = z
     if (definition.source !== undefined && definition.runtime === undefined) {
       ctx.addIssue({ code: 'custom', path: ['runtime'], message: 'source needs a runtime' });
     }
-    if (definition.source === undefined && definition.runtime !== undefined) {
+    if (definition.source === undefined && definition.runtime !== undefined && !wantsSource) {
       ctx.addIssue({ code: 'custom', path: ['runtime'], message: 'a runtime is for source only' });
     }
     for (const key of ['command', 'port'] as const) {

@@ -161,6 +161,7 @@ function plainRoutes(
         new GatewayError(
           'UNAUTHENTICATED',
           'metrics need the admin token beyond loopback, and behind a proxy',
+          { remedy: 'Send `Authorization: Bearer TOKEN` with the admin token.' },
         ),
         control.clock.now(),
       );
@@ -213,6 +214,10 @@ function listen(reader: NetServer, options: ServerOptions): Promise<{ url: strin
         reject(
           new GatewayError('CONFIG_INVALID', `cannot listen on ${host}:${port}: ${cause.message}`, {
             cause,
+            remedy:
+              cause.code === 'EACCES'
+                ? 'Ports below 1024 are for root: choose another with --port.'
+                : 'Give an address of this machine with --host.',
           }),
         );
     });

@@ -77,6 +77,15 @@ test('the commands of docs/guides/http-function.md show both answers', async () 
   assert.match(refused!, /ECONNREFUSED/);
 });
 
+test('the function of docs/guides/stream-and-cancel.md streams', async () => {
+  await outputsOf('docs/guides/stream-and-cancel.md');
+  const response = await fetch(`${url}/function/ticker`);
+  for await (const chunk of response.body!) {
+    assert.equal(Buffer.from(chunk).toString(), 'data: 1\n\n');
+    break;
+  }
+});
+
 test('the commands of docs/guides/dependencies.md install a package', limit, async () => {
   const [node, python] = await outputsOf('docs/guides/dependencies.md');
   assert.match(node!, /a-b\n$/);

@@ -1,3 +1,4 @@
 #!/bin/sh
 # The request body is on standard input; the query is in $QUERY_STRING.
-echo "Hello from $(hostname)"
+name=$(cat)
+echo "Hello ${name:-world} from $(hostname)"
