@@ -27,6 +27,7 @@ const noLimits: Record<string, string> = {
   'src/domain/json-error.ts depthMax': 'where the search for a mistake in JSON gives up',
   'src/domain/suggest.ts wordCharsMax': 'a word for which a similar one is looked for',
   'src/gateway/headers.ts headerNamesMax': 'a cache',
+  'src/gateway/headers.ts mediaTypesMax': 'a cache',
   'src/gateway/parse.ts pathCharsMax': 'where the search for a lost key gives up',
   'src/gateway/request-head.ts kindsMax': 'a cache',
   'src/gateway/fast-reader.ts copyBytesMax': 'how bytes are written',

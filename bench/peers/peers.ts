@@ -73,6 +73,24 @@ export async function startUndiciProxy(socketPath: string): Promise<Peer> {
   return ready(started, `http://127.0.0.1:${port}/`);
 }
 
+/** The floor for a gateway and an instance in Node, for one call at a time. */
+export async function startLeastRelay(directory: string): Promise<Peer & { pids: number[] }> {
+  const port = await freePort();
+  const program = join(import.meta.dirname, 'least-relay.ts');
+  const socketPath = join(directory, 'least.sock');
+  const back = start([process.execPath, program, 'back', socketPath], { name: 'the far end' });
+  await back.firstLine;
+  const front = start([process.execPath, program, 'front', socketPath, String(port)], {
+    name: 'the least relay',
+  });
+  await front.firstLine;
+  const peer = await ready(front, `http://127.0.0.1:${port}/`);
+  const stop = async () => {
+    await Promise.all([front.stop(), back.stop()]);
+  };
+  return { ...peer, stop, pids: [front.pid, back.pid] };
+}
+
 /** `node` runs it: its own command takes whatever Node is first on the PATH. */
 export async function startFunctionsFramework(node: string): Promise<Peer> {
   const port = await freePort();

@@ -14,6 +14,7 @@ import { ratios } from '../lib/statistics.ts';
 import {
   startBareServer,
   startFunctionsFramework,
+  startLeastRelay,
   startNginx,
   startUndiciProxy,
 } from '../peers/peers.ts';
@@ -27,6 +28,7 @@ const names = {
   nginx: 'nginx → bare',
   undici: 'undici → bare',
   framework: 'functions-framework',
+  least: 'least relay',
 } as const;
 
 /**
@@ -42,14 +44,14 @@ export async function warm(options: SuiteOptions): Promise<void> {
   const { report, directory, runs, seconds, tell } = options;
   const servers = await startServers(directory);
   try {
-    const { gateways, nginx, others, echoes } = servers;
+    const { gateways, nginx, least, others, echoes } = servers;
     const turns = { runs, directory, tell };
     const many = await takeTurns(
       [gateways[0]!, nginx, ...others, gateways[1]!],
       { connections: 64, seconds },
       turns,
     );
-    const one = await takeTurns([gateways[0]!, nginx], oneConnection, manyRuns(turns));
+    const one = await takeTurns([gateways[0]!, nginx, least], oneConnection, manyRuns(turns));
     const load = { connections: 64, seconds, bodyBytes: echoBytes };
     const large = await takeTurns(echoes, load, turns);
     reportRatios(report, { many, one, large });
@@ -68,6 +70,7 @@ async function startServers(directory: string) {
   const undici = await startUndiciProxy(socketPath);
   const framework = await startFunctionsFramework(process.execPath);
   const old = existsSync(systemNode) ? await startFunctionsFramework(systemNode) : undefined;
+  const relay = await startLeastRelay(directory);
   const gateway = await startGateway({ data: join(directory, 'data') });
   await deploy(gateway, 'hello', hello);
   await deploy(gateway, 'closed', { ...hello, auth: 'token' });
@@ -84,6 +87,7 @@ async function startServers(directory: string) {
     { name: names.token, url: endpoint('closed'), headers: authorization, ...ours },
   ];
   const proxied: Contestant = { name: names.nginx, url: nginx.url, pids: behindNginx };
+  const least: Contestant = { name: names.least, url: relay.url, pids: relay.pids };
   const others: Contestant[] = [
     { name: names.undici, url: undici.url, pids: [undici.pid, bare.pid] },
     { name: names.framework, url: framework.url, pids: [framework.pid] },
@@ -97,9 +101,10 @@ async function startServers(directory: string) {
   for (const { url } of echoes) await expectAnswer(url, body, { body });
 
   async function stop(): Promise<void> {
-    await Promise.all([gateway, nginx, undici, framework, bare, old].map(peer => peer?.stop()));
+    const peers = [gateway, nginx, undici, framework, bare, old, relay];
+    await Promise.all(peers.map(peer => peer?.stop()));
   }
-  return { gateways, nginx: proxied, others, echoes, stop };
+  return { gateways, nginx: proxied, least, others, echoes, stop };
 }
 
 function frameworkOn(node: string): string {
@@ -146,6 +151,10 @@ function reportRatios(
     measure: 'hello, c=1, p50: fnway / nginx → bare',
     samples: ratio(one, { theirs: nginx, field: 'p50Us' }),
     target: { atMost: 1.4 },
+  });
+  add({
+    measure: 'hello, c=1, p50: the least relay in Node / nginx → bare',
+    samples: ratio(one, { ours: names.least, theirs: nginx, field: 'p50Us' }),
   });
   add({
     measure: 'echo 16 KiB, c=64, req/s: fnway / nginx → bare',

@@ -26,12 +26,11 @@ import {
   badHeaderValue,
   connectionOptions,
   type Incoming,
-  isDocument,
   isGatewaysOwn,
   isHeaderName,
   isHopByHop,
-  isKnownType,
   isOurs,
+  mediaType,
   readHeaders,
 } from './headers.ts';
 
@@ -264,8 +263,9 @@ class DataPlane {
         if (length !== undefined) return this.#answerInvalid(exchange, reply, label, 'two lengths');
         length = value;
       } else if (name.length === 12 && name.toLowerCase() === 'content-type') {
-        isTyped = isKnownType(value);
-        if (isDocument(value)) headers.push('Content-Security-Policy', sandbox);
+        const type = mediaType(value);
+        isTyped = type.isKnown;
+        if (type.isDocument) headers.push('Content-Security-Policy', sandbox);
       }
       headers.push(name, value);
     }

@@ -159,19 +159,34 @@ export function isHeaderName(name: string): boolean {
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: exactly what would let a function forge an answer
 export const badHeaderValue = /[\0-\x08\x0a-\x1f\x7f\u0100-\uffff]/;
-/** Documents that a browser would run as the gateway's own origin, the console's. */
-export function isDocument(type: string): boolean {
-  // The most common by far.
-  if (type === 'application/json' || type === 'text/plain;charset=UTF-8') return false;
-  // Anywhere, as browsers take the last of several types; and in one pass, as functions choose the text.
-  return /text\/(?:html|xml|xsl)|application\/xml|\+xml|multipart\//i.test(type);
+export interface MediaType {
+  /** A browser would run it as the gateway's own origin, the console's. */
+  isDocument: boolean;
+  /** A browser takes it as it is; others, and none, it guesses. */
+  isKnown: boolean;
 }
 
-/** Whether a browser takes the type as it is; others, and none, it guesses. */
-export function isKnownType(type: string): boolean {
-  return /^\s?(?!application\/unknown|unknown\/unknown|\*)[\w!#$&^.+-]+\/[\w!#$&^.+-]+\s?(?:;[^,]*)?$/i.test(
-    type,
-  );
+/** Types that functions have used: looking one up is cheaper than reading it. */
+const mediaTypes = new Map<string, MediaType>();
+const mediaTypesMax = 500;
+
+export function mediaType(value: string): MediaType {
+  let type = mediaTypes.get(value);
+  if (type === undefined) {
+    type = { isDocument: isDocument(value), isKnown: isKnown(value) };
+    if (mediaTypes.size < mediaTypesMax && value.length <= 64) mediaTypes.set(value, type);
+  }
+  return type;
+}
+
+function isDocument(value: string): boolean {
+  // Anywhere, as browsers take the last of several types; and in one pass, as functions choose the text.
+  return /text\/(?:html|xml|xsl)|application\/xml|\+xml|multipart\//i.test(value);
+}
+
+function isKnown(value: string): boolean {
+  if (/^\s?(?:application\/unknown|unknown\/unknown|\*)/i.test(value)) return false;
+  return /^\s?[\w!#$&^.+-]+\/[\w!#$&^.+-]+\s?(?:;[^,]*)?$/i.test(value);
 }
 
 /** Names that only the gateway may put into an answer. */
