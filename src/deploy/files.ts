@@ -26,9 +26,10 @@ export function stagingOf(directory: string): string {
 const stagingPrefix = '.writing-';
 
 /** Removes directories of functions that no store knows: a gateway that was killed had only begun to. */
-export async function removeLost(code: string, known: ReadonlySet<string>): Promise<void> {
+export async function removeLost(code: string, isKnown: (id: string) => boolean): Promise<void> {
   const names = await readdir(code).catch(() => []);
-  for (const name of names.filter(name => name.startsWith('fn_') && !known.has(name))) {
+  // Asked after the names were read: a function is known before it has a directory.
+  for (const name of names.filter(name => name.startsWith('fn_') && !isKnown(name))) {
     const path = join(code, name);
     // Whose they were is known by the owner of what is in it.
     const inside = await readdir(path).catch(() => []);

@@ -49,7 +49,9 @@ test('every user of the range is given once, and none beyond it', () => {
 test('a removed function frees its user for the last of the next ones', () => {
   const functions = registry();
   const first = functions.add(row(functions.freeIdentity(3)!));
+  assert.equal(functions.has(first.row.id), true);
   functions.remove(first);
+  assert.equal(functions.has(first.row.id), false);
   assert.equal(functions.freeIdentity(3), 1);
   assert.equal(functions.freeIdentity(3), 2);
   assert.equal(functions.freeIdentity(3), 0);

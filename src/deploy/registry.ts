@@ -164,6 +164,7 @@ export class Registry {
   readonly #options: RegistryOptions;
   readonly #namespaces = new Map<string, Map<string, FunctionEntry>>();
   readonly #identities = new Set<number>();
+  readonly #ids = new Set<string>();
   #nextIdentity = 0;
 
   constructor(options: RegistryOptions) {
@@ -188,6 +189,11 @@ export class Registry {
 
   get(namespace: string, name: string): FunctionEntry | undefined {
     return this.#namespaces.get(namespace)?.get(name);
+  }
+
+  /** Whether a function of this id lives, whatever its name. */
+  has(id: string): boolean {
+    return this.#ids.has(id);
   }
 
   *all(): Iterable<FunctionEntry> {
@@ -215,6 +221,7 @@ export class Registry {
     }
     names.set(row.name, entry);
     this.#identities.add(row.identity);
+    this.#ids.add(row.id);
     this.#nextIdentity = Math.max(this.#nextIdentity, row.identity + 1);
     return entry;
   }
@@ -223,6 +230,7 @@ export class Registry {
     const { namespace, name, identity } = entry.row;
     this.#namespaces.get(namespace)?.delete(name);
     this.#identities.delete(identity);
+    this.#ids.delete(entry.row.id);
   }
 
   /** The object of a version row: always the same one while the function lives. */

@@ -59,8 +59,7 @@ export class Versions {
   /** Goes on where a stopped gateway left: versions that were being built, files that are gone, kept instances. */
   async resume(): Promise<void> {
     const { registry, pool, log, codeDirectory } = this.#options;
-    const known = new Set([...registry.all()].map(entry => entry.row.id));
-    await removeLost(codeDirectory, known);
+    await removeLost(codeDirectory, id => registry.has(id));
     for (const entry of registry.all()) {
       if (entry.active !== undefined) {
         if (entry.row.settings.instances.min > 0) pool.activate(entry.active);
