@@ -142,11 +142,11 @@ async function build(
     [
       counters({ clock, metrics }),
       deadline({ clock, wheel: new TimerWheel(clock) }),
-      concurrency({ waitingCallsMax: limits.waitingCallsMax }),
       gather({
         needsWhole: version => pool.needsWholeBodies(version),
         bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
       }),
+      concurrency({ waitingCallsMax: limits.waitingCallsMax }),
     ],
     pool.invoke,
   );

@@ -213,7 +213,7 @@ function fail(call, problem, error) {
 /** An error can throw while it is printed. */
 function print(error) {
   try {
-    console.error(withoutOurs(inspect(error)));
+    console.error(withoutOurs(typeof error === 'string' ? error : inspect(error)));
   } catch {
     console.error('fnway: an error that cannot be printed');
   }

@@ -80,7 +80,10 @@ export function problemOf(error, settings) {
     if (importer?.startsWith(`${settings.directory}/`))
       problem.file ??= sourceName(importer.slice(settings.directory.length + 1));
     problem.message = explainMissing(message, problem, settings);
-  } else if (textOf(() => error?.code) === 'ERR_UNKNOWN_FILE_EXTENSION') {
+  } else if (
+    textOf(() => error?.code) === 'ERR_UNKNOWN_FILE_EXTENSION' &&
+    message.endsWith(`${settings.directory}/${settings.entry}`)
+  ) {
     problem.reason = 'entry-missing';
     problem.file = settings.entry;
     problem.message = `${settings.entry} is neither JavaScript nor TypeScript; is it for another runtime?`;

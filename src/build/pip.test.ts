@@ -175,6 +175,13 @@ describe('requirements.txt', () => {
     });
   }
 
+  it('may not hide a line behind what pip takes as the end of one', async () => {
+    for (const end of ['\f', '\v', '\x1c', '\x1d', '\x1e', '\x85', '\u2028', '\u2029', '\r']) {
+      const lines = parseRequirements(`# wheels only${end}./evil`, 'r');
+      assert.equal(refusedWithoutScripts(lines)?.code, 'BUILD_FAILED', JSON.stringify(end));
+    }
+  });
+
   it('may not include a file by its absolute path without install scripts', async () => {
     const files = { 'handler.py': '', 'requirements.txt': '\n-r /tmp/r.txt' };
     const { file, line, message } = await failed(await requestFor(files, python));

@@ -59,11 +59,15 @@ export interface Requirement {
   outside?: boolean;
 }
 
+/** Those of Python's splitlines, which pip uses: what a comment hides from us must be hidden from it. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these end lines
+const lineEnds = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
+
 /** The lines of a requirements file as pip reads them; comments and empty lines are left out. */
 export function parseRequirements(content: string, file: string): Requirement[] {
   const found: Requirement[] = [];
   let open: Requirement | undefined;
-  const lines = content.replace(/^\uFEFF/, '').split(/\r\n|\r|\n/);
+  const lines = content.replace(/^\uFEFF/, '').split(lineEnds);
   for (const [index, raw] of lines.entries()) {
     const isComment = /^\s*#/.test(raw);
     const continues = raw.endsWith('\\') && !isComment;

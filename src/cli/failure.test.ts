@@ -14,6 +14,12 @@ test('issues that are none are left out', () => {
   }
 });
 
+test('fields of another kind are told as well as they can be', () => {
+  const odd = { title: 5, detail: {}, remedy: 7, log: 'x' } as unknown as Problem;
+  const { title, why, next } = problemLines({ ...problem, ...odd });
+  assert.deepEqual([title, why, next], ['5', ['[object Object]'], undefined]);
+});
+
 test('what a terminal would obey is not printed', () => {
   assert.equal(printable('a\tb\nc é 日'), 'a\tb\nc é 日');
   assert.equal(printable('\x1b]0;mine\x07\x1b[2J\x9b2J'), '\ufffd]0;mine\ufffd\ufffd[2J\ufffd2J');

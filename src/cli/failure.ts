@@ -94,9 +94,11 @@ export function problemLines(problem: Problem): { title: string; why: string[]; 
   // The detail tells the first one, with its place.
   const told = issues[0] !== undefined && problem.detail.includes(issues[0].message);
   why.push(...issues.slice(told ? 1 : 0).map(issue => `  ${issueLine(issue)}`));
-  why.push(...(problem.log ?? []).map(line => `  | ${line}`));
+  const log: unknown = problem.log;
+  if (Array.isArray(log)) why.push(...log.map(line => `  | ${line}`));
   if (problem.requestId !== undefined) why.push(`  request id: ${problem.requestId}`);
-  return { title: problem.title, why, next: problem.remedy };
+  const next = typeof problem.remedy === 'string' ? problem.remedy : undefined;
+  return { title: String(problem.title), why, next };
 }
 
 /** `handler.ts:3:5`, or nothing when the failure has no file. */

@@ -103,7 +103,7 @@ export class Output {
     }
     const { title, why, next } = problemLines(problem);
     const colors = this.errorColors;
-    this.#stderr.write(`${colors.red('✗')} ${colors.bold(title)}\n`);
+    this.#stderr.write(`${colors.red('✗')} ${colors.bold(printable(title))}\n`);
     for (const line of why) this.#stderr.write(`  ${printable(line).replaceAll('\n', '\n  ')}\n`);
     if (next !== undefined) this.#stderr.write(`  ${colors.cyan('→')} ${printable(next)}\n`);
   }

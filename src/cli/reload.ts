@@ -130,10 +130,10 @@ async function reapply(
   const { out } = context;
   const planned = await planProject(client, project);
   const actions = planned.actions.filter(action => {
+    if (action.kind !== 'refused') tried.refused.delete(action.name);
     if (action.kind === 'unchanged') return false;
     if (action.kind === 'remove') return true;
     if (action.kind === 'refused') return tried.refused.get(action.name) !== refusalOf(action);
-    tried.refused.delete(action.name);
     const isAsBefore = tried.definitions.get(action.name) === textOf(action.desired);
     return !(isAsBefore && tried.broken.has(action.name));
   });

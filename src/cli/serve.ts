@@ -60,7 +60,7 @@ export async function startGateway(
   const config = parseConfig(flags, env);
   const gateway = await createGateway(config).catch(error => explainStart(error, config));
   try {
-    const { url } = await gateway.start();
+    const { url } = await gateway.start().catch(error => explainStart(error, config));
     await leaveAddress(config.dataDirectory, url);
     async function stop(): Promise<void> {
       // First, while the directory is still ours: what starts next in it leaves its own.

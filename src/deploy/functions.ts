@@ -14,7 +14,7 @@ import {
 } from '../domain/function.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
-import { GatewayError } from '../errors.ts';
+import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
 import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
@@ -90,9 +90,15 @@ export class Functions {
       if (registry.get(entry.row.namespace, entry.row.name) !== entry) return;
       const rows = await store.functions.versions(entry.row.id);
       await store.functions.remove(entry.row.id).catch(async error => {
-        // Where the disk is full, its own files may be what fills it; should it stay after all, they are made again.
+        if (!isGatewayError(error) || !/disk is full/.test(error.message)) throw error;
+        // Its own files may be what fills it.
         await users.during(entry.identity, () => removeFunction(entry.directory, entry.identity));
-        if (!(await store.functions.remove(entry.row.id))) throw error;
+        await store.functions.remove(entry.row.id).catch(again => {
+          // It stays after all: what was removed is made again.
+          for (const version of entry.versions.values()) version.forgetFiles();
+          if (entry.active !== undefined) this.#options.versions.start(entry, entry.active);
+          throw again;
+        });
       });
       registry.remove(entry);
       for (const version of entry.versions.values()) pool.retire(version);

@@ -141,6 +141,11 @@ export class LivingVersion implements Version {
     return (kind !== 'source' && kind !== 'script') || this.files !== undefined;
   }
 
+  /** They were removed: whether they are there is asked anew. */
+  forgetFiles(): void {
+    this.#files = undefined;
+  }
+
   #readFiles(): VersionFiles | undefined {
     let entry: string;
     try {

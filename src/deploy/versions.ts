@@ -59,7 +59,9 @@ export class Versions {
   /** Goes on where a stopped gateway left: versions that were being built, files that are gone, kept instances. */
   async resume(): Promise<void> {
     const { registry, pool, log, codeDirectory } = this.#options;
-    await removeLost(codeDirectory, id => registry.has(id));
+    await removeLost(codeDirectory, id => registry.has(id)).catch(error =>
+      log.warn('files of functions that are gone cannot be removed', { error }),
+    );
     for (const entry of registry.all()) {
       if (entry.active !== undefined) {
         if (entry.row.settings.instances.min > 0) pool.activate(entry.active);

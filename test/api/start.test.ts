@@ -3,7 +3,15 @@
  * noticed. Method: gateways made with wrong settings, wrong runtimes and a taken port; a second hand on the database.
  */
 import assert from 'node:assert/strict';
-import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
@@ -149,6 +157,32 @@ test('the next start removes the files of functions that no store knows', async 
     await next.stop();
     rmSync(data, { recursive: true });
   }
+});
+
+test('a directory that its function has closed is removed with it, and keeps no gateway from starting', async () => {
+  const data = makeDataDirectory();
+  const gateway = await startTestGateway({ data });
+  await gateway.put(
+    'closes',
+    javascript(
+      `import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+export default () => {
+  const cache = process.env.HOME + '/cache';
+  mkdirSync(cache);
+  writeFileSync(cache + '/x', '');
+  chmodSync(cache, 0o555);
+  return new Response('closed');
+};`,
+    ),
+  );
+  assert.equal(await (await gateway.call('/function/closes')).text(), 'closed');
+  await gateway.client.removeFunction('closes');
+  await gateway.stop();
+  const next = await startTestGateway({ data });
+  await next.stop();
+  const left = readdirSync(join(data, 'code')).filter(name => name.startsWith('fn_'));
+  assert.deepEqual(left, []);
+  rmSync(data, { recursive: true });
 });
 
 test('a runtime of a user is there beside the others, and may replace one', async () => {

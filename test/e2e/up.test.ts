@@ -100,6 +100,21 @@ test('a function that is declared no more is said to stay', limit, async () => {
   );
 });
 
+test(
+  'a function that was refused and is right again is deployed when it is saved',
+  limit,
+  async () => {
+    const typo = broken + other.replace('d: { runtime: shell', 'd: { runtime: shel');
+    await afterChange(() => save(typo), /d was not touched|d the gateway has no runtime shel/);
+    output = '';
+    save(broken + other);
+    await afterChange(
+      () => writeFileSync(join(directory, 'd/handler.sh'), 'echo again\n'),
+      /✓ d version/,
+    );
+  },
+);
+
 test('a correction is deployed', limit, async () => {
   await afterChange(() => save(broken.replace('if', 'echo ok') + other), /✓ a version 2/);
 });

@@ -30,8 +30,11 @@ export interface Cgroups {
 }
 
 export interface Cgroup {
-  /** Bounds the memory of the group from now on. The bound that it has already costs nothing. */
-  limit(memoryBytes: number): void;
+  /**
+   * Bounds the memory of the group from now on. The bound that it has already costs nothing. False when the kernel
+   * refuses.
+   */
+  limit(memoryBytes: number): boolean;
   /** The kernel has ended a process of the group for want of memory. Known also after the release. */
   outOfMemory(): boolean;
   /** Of all its processes together, what they had before they came included; 0 when it is gone. */
@@ -216,7 +219,7 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
   }
   return {
     limit(memoryBytes) {
-      if (memoryBytes === limited) return;
+      if (memoryBytes === limited) return true;
       limited = memoryBytes;
       // What the process had touched before it came stays charged elsewhere: the ceiling is for what it adds.
       const room = Math.max(memoryBytes - residentBytes(pid), overheadBytes) + overheadBytes;
@@ -225,8 +228,11 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
         // Version 2, where the machine swaps: the ceiling is on memory alone, the rest would be swapped.
         if (layout.oomGroup && existsSync(join(path, 'memory.swap.max')))
           writeFileSync(join(path, 'memory.swap.max'), '0');
+        return true;
       } catch {
-        // The group is gone with its process, or the kernel refuses: the look at /proc remains.
+        // The group is gone with its process, or the kernel refuses.
+        limited = undefined;
+        return false;
       }
     },
     outOfMemory,

@@ -138,7 +138,7 @@ test('a tree in a control group costs no look at the machine, and is looked at n
   let resident = 10;
   let reads = 0;
   const cgroup: Cgroup = {
-    limit() {},
+    limit: () => true,
     outOfMemory: () => false,
     residentBytes() {
       reads++;

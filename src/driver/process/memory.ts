@@ -77,10 +77,13 @@ export function limitMemory(clock: Clock): MemoryLimits {
       const { cgroup, watched } = entry;
       if (entry.exceeded || (cgroup !== undefined && !groupsToo)) continue;
       processes ??= cgroup === undefined ? readProcesses() : undefined;
+      // Empty, though its process lives: it has been moved out, and is looked at like any other from now on.
+      const resident = cgroup?.residentBytes();
+      if (resident === 0) entry.cgroup = undefined;
       const isOver =
         cgroup === undefined
           ? residentOf(watched.pid, processes!) > watched.memoryBytes
-          : cgroup.outOfMemory() || cgroup.residentBytes() > watched.memoryBytes;
+          : cgroup.outOfMemory() || resident! > watched.memoryBytes;
       if (!isOver) continue;
       entry.exceeded = true;
       watched.onOverLimit();
@@ -97,8 +100,7 @@ export function limitMemory(clock: Clock): MemoryLimits {
     bound(watched) {
       const entry: Entry = { watched, cgroup: undefined, exceeded: false };
       void watched.enclosed?.then(cgroup => {
-        entry.cgroup = cgroup;
-        cgroup?.limit(watched.memoryBytes);
+        if (cgroup?.limit(watched.memoryBytes)) entry.cgroup = cgroup;
       });
       entries.add(entry);
       schedule();

@@ -16,8 +16,8 @@ import { gather } from './gather.ts';
 const ok: Reply = { status: 200, headers: [], body: emptyBody };
 const left = new GatewayError('CALL_CANCELLED', 'left');
 
-function bench(options: { needsWhole?: boolean; totalBytesMax?: number } = {}) {
-  const { needsWhole = true, totalBytesMax } = options;
+function bench(options: { needsWhole?: boolean; totalBytesMax?: number; bytesMax?: number } = {}) {
+  const { needsWhole = true, totalBytesMax, bytesMax = 100 } = options;
   const taken: Call[] = [];
   const below = new Set<(reply: Reply) => void>();
   const next: Invoke = call => {
@@ -26,7 +26,7 @@ function bench(options: { needsWhole?: boolean; totalBytesMax?: number } = {}) {
   };
   const invoke = gather({
     needsWhole: () => needsWhole,
-    bufferedBodyBytesMax: 100,
+    bufferedBodyBytesMax: bytesMax,
     ...(totalBytesMax !== undefined && { totalBytesMax }),
   })(next);
   const answer = () => {
@@ -125,29 +125,45 @@ test('at the deadline it is the body that came too late, not the function', asyn
 });
 
 test('beyond the bound for all, a body is passed on as it comes, from its beginning', async () => {
-  const { invoke, taken, answer } = bench({ totalBytesMax: 100 });
-  const [one, two] = [streamed(), streamed()];
-  const first = invoke(one.call, new CallSignal());
-  one.body.push(Buffer.alloc(80, 'a'));
-  one.body.end();
+  // What is counted is memory: 64 KiB for the first bytes of a body, twice what is needed from then on.
+  const { invoke, taken, answer } = bench({ bytesMax: 200_000, totalBytesMax: 100_000 });
+  const { call, body } = streamed();
+  const reply = invoke(call, new CallSignal());
+  body.push(Buffer.alloc(10_000, 'a'));
   await settle();
-  const second = invoke(two.call, new CallSignal());
-  two.body.push(Buffer.alloc(10, 'b'));
+  assert.equal(taken.length, 0, 'there is room for these');
+  body.push(Buffer.alloc(60_000, 'b'));
   await settle();
-  assert.equal(taken.length, 1, 'there is room for these');
-  two.body.push(Buffer.alloc(20, 'c'));
+  assert.equal(taken.length, 1);
+  assert.ok(isStream(call.body));
+  body.push(Buffer.from('c'));
+  body.end();
+  assert.equal(await text(call.body), `${'a'.repeat(10_000)}${'b'.repeat(60_000)}c`);
+  const second = streamed();
+  const passed = invoke(second.call, new CallSignal());
+  second.body.push(Buffer.from('d'));
   await settle();
-  assert.equal(taken.length, 2);
-  assert.ok(isStream(two.call.body));
-  two.body.push(Buffer.from('d'));
-  two.body.end();
-  assert.equal(await text(two.call.body), `${'b'.repeat(10)}${'c'.repeat(20)}d`);
+  assert.ok(isStream(second.call.body), 'the first one still holds what it gathered');
   answer();
-  await Promise.all([first, second]);
-  // Answered calls hold nothing.
-  const three = streamed();
-  void invoke(three.call, new CallSignal());
-  three.body.push(Buffer.alloc(90));
+  await Promise.all([reply, passed]);
+  const third = streamed();
+  void invoke(third.call, new CallSignal());
+  third.body.push(Buffer.from('e'));
+  third.body.end();
   await settle();
-  assert.equal(taken.length, 2);
+  assert.ok(!isStream(third.call.body), 'answered calls hold nothing');
+});
+
+test('chunks that are small parts of large pieces of memory are not kept', async () => {
+  const { invoke } = bench({ bytesMax: 1000 });
+  const { call, body } = streamed();
+  void invoke(call, new CallSignal());
+  for (let i = 0; i < 100; i++) {
+    body.push(Buffer.allocUnsafeSlow(8192).subarray(0, 2));
+    await settle();
+  }
+  body.end();
+  await settle();
+  assert.ok(!isStream(call.body));
+  assert.deepEqual([call.body.length, call.body.buffer.byteLength], [200, 1000]);
 });

@@ -16,7 +16,7 @@ import {
   type Version,
 } from '../invoke.ts';
 
-/** Of all bodies that are being gathered or were, and whose calls are not answered yet. */
+/** Memory of all bodies that are being gathered or were, and whose calls are not answered yet. */
 export const gatheredBytesMax = 256 * 1024 ** 2;
 
 export function gather(options: {
@@ -38,11 +38,14 @@ export function gather(options: {
     signal.onAbort(reason => body.cancel(reason));
     try {
       call.gathering = true;
-      (call as Call).body = await read(body, bytes => {
-        held += bytes;
-        total += bytes;
-        if (held > bufferedBodyBytesMax) throw tooLong(bufferedBodyBytesMax);
-        return total <= totalBytesMax;
+      (call as Call).body = await read(body, {
+        bytesMax: bufferedBodyBytesMax,
+        hasRoom(bytes) {
+          if (total + bytes > totalBytesMax) return false;
+          held += bytes;
+          total += bytes;
+          return true;
+        },
       });
       call.gathering = false;
       return await next(call, signal);
@@ -78,26 +81,49 @@ function declaredLength(call: Call): number {
   return 0;
 }
 
-/** All of it as bytes, or what is left as a stream once `hasRoom` says that there is none. */
-async function read(body: BodyStream, hasRoom: (bytes: number) => boolean): Promise<Body> {
-  const chunks: Uint8Array[] = [];
+/**
+ * All of it as bytes, or what is left as a stream once `hasRoom` says that there is none for so many bytes of memory.
+ * In one piece of memory from the start: chunks may be small parts of large ones, which they would keep.
+ */
+async function read(
+  body: BodyStream,
+  limits: { bytesMax: number; hasRoom: (bytes: number) => boolean },
+): Promise<Body> {
+  const { bytesMax, hasRoom } = limits;
+  let buffer = Buffer.alloc(0);
+  let used = 0;
   const reader = body[Symbol.asyncIterator]();
   try {
     for (let got = await reader.next(); !got.done; got = await reader.next()) {
-      chunks.push(got.value);
-      if (!hasRoom(got.value.length)) return resumed(body, chunks, reader);
+      const chunk = got.value;
+      if (used + chunk.length > bytesMax) throw tooLong(bytesMax);
+      if (used + chunk.length > buffer.length) {
+        const size = Math.min(bytesMax, Math.max(firstBytes, (used + chunk.length) * 2));
+        const isRoom = hasRoom(size - buffer.length);
+        const larger = Buffer.allocUnsafeSlow(isRoom ? size : used + chunk.length);
+        buffer.copy(larger, 0, 0, used);
+        buffer = larger;
+        if (!isRoom) {
+          buffer.set(chunk, used);
+          return resumed(body, buffer, reader);
+        }
+      }
+      buffer.set(chunk, used);
+      used += chunk.length;
     }
   } catch (error) {
     await reader.return?.();
     throw error;
   }
-  return Buffer.concat(chunks);
+  return buffer.subarray(0, used);
 }
+
+const firstBytes = 65_536;
 
 /** A body of which a part has been read. */
 function resumed(
   body: BodyStream,
-  chunks: Uint8Array[],
+  first: Uint8Array,
   reader: AsyncIterator<Uint8Array>,
 ): BodyStream {
   return {
@@ -105,7 +131,7 @@ function resumed(
     onClose: fn => body.onClose(fn),
     async *[Symbol.asyncIterator]() {
       try {
-        yield* chunks;
+        yield first;
         for (let got = await reader.next(); !got.done; got = await reader.next()) yield got.value;
       } finally {
         await reader.return?.();

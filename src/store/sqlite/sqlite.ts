@@ -72,13 +72,10 @@ function prepareDatabase(db: DatabaseSync, file: string): void {
     throw unusable(file, `its file system does not support a write-ahead log (mode ${mode})`);
   }
   db.exec('PRAGMA synchronous = FULL');
-  const before = Number(readPragma(db, 'user_version'));
+  // What a migration drops must not stay readable in free pages.
+  db.exec('PRAGMA secure_delete = ON');
   while (Number(readPragma(db, 'user_version')) < migrations.length) migrateOnce(db, file);
-  // What a migration has dropped must not stay readable in free pages, nor in the log.
-  if (before > 0 && before < migrations.length) {
-    db.exec('VACUUM');
-    db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
-  }
+  db.exec('PRAGMA wal_checkpoint(TRUNCATE)');
 }
 
 function assertUsable(db: DatabaseSync, file: string): void {
