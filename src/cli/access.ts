@@ -104,13 +104,8 @@ function checkUrl(url: string): void {
   const parsed = URL.parse(url);
   if (parsed !== null && /^https?:$/.test(parsed.protocol)) {
     if (parsed.pathname === '/') return;
-    throw new GatewayError(
-      'COMMAND_INVALID',
-      `The address ${url} has a path, and a gateway has none.`,
-      {
-        remedy: `Write ${parsed.origin}`,
-      },
-    );
+    const detail = `The address ${url} has a path, and a gateway has none.`;
+    throw new GatewayError('COMMAND_INVALID', detail, { remedy: `Write ${parsed.origin}.` });
   }
   const given = JSON.stringify(url);
   const detail = `The address of the gateway is ${given}, which is not an http address.`;

@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
 import { type Client, createClient, type Fetch } from '../../client/client.ts';
 import type { Problem } from '../../client/errors.ts';
+import { GatewayError } from '../errors.ts';
 import { type Access, explainRefusal, findAccess } from './access.ts';
 import { Output } from './output.ts';
 
@@ -64,6 +65,16 @@ export function createContext(command: Command, ports: ContextPorts): Context {
  */
 export function givenNamespace(command: Command, env: Context['env']): string | undefined {
   return command.optsWithGlobals<GlobalOptions>().namespace || env.FNWAY_NAMESPACE || undefined;
+}
+
+/** Throws COMMAND_INVALID for what cannot be the name of a function. */
+export async function checkName(name: string): Promise<void> {
+  const { nameSchema } = await import('../domain/function.ts');
+  const checked = nameSchema.safeParse(name);
+  if (checked.success) return;
+  const detail = `${JSON.stringify(name)} is not a name of a function.`;
+  const remedy = `Choose another: ${checked.error.issues[0]!.message}.`;
+  throw new GatewayError('COMMAND_INVALID', detail, { remedy });
 }
 
 /**

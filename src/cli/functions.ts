@@ -9,7 +9,7 @@ import type {
 } from '../../client/api.ts';
 import { type Client, isApiError } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
-import type { Context } from './context.ts';
+import { type Context, checkName } from './context.ts';
 import { placeOf } from './failure.ts';
 import { printable } from './output.ts';
 import { durationText } from './project.ts';
@@ -102,16 +102,7 @@ function addDeploy(program: Command, contextOf: ContextOf): void {
 async function deploy(context: Context, name: string, options: DeployOptions): Promise<void> {
   const { out } = context;
   const startedMs = performance.now();
-  const [{ putDesired }, { nameSchema }] = await Promise.all([
-    import('./apply.ts'),
-    import('../domain/function.ts'),
-  ]);
-  const checked = nameSchema.safeParse(name);
-  if (!checked.success) {
-    const detail = `${JSON.stringify(name)} is not a name of a function.`;
-    const remedy = `Choose another: ${checked.error.issues[0]!.message}.`;
-    throw new GatewayError('COMMAND_INVALID', detail, { remedy });
-  }
+  const [{ putDesired }] = await Promise.all([import('./apply.ts'), checkName(name)]);
   const client = await context.client();
   const definition = definitionOf(options);
   // A manifest's function stays its project's: the next apply finds it and brings it back in line.
@@ -317,9 +308,10 @@ async function logs(
     if (out.json) out.row(entry);
     else out.line(logLine(context, entry));
   }
-  // It ends by itself only when there is nothing to follow any more.
-  throw new GatewayError('GATEWAY_UNREACHABLE', `The log of ${name} ended.`, {
-    remedy: 'The function was removed, or the gateway stopped. Follow again once it is back.',
+  // It ends by itself only when there is nothing to follow any more: asking once more tells why.
+  await client.getFunction(name);
+  throw new GatewayError('GATEWAY_STOPPING', `The log of ${name} ended.`, {
+    remedy: 'The gateway stops, or has been started again. Follow again.',
   });
 }
 

@@ -9,7 +9,7 @@ import { type Command, Option } from 'commander';
 import type { Document } from 'yaml';
 import { GatewayError } from '../errors.ts';
 import { dataDirectoryOf, leftAddress } from './access.ts';
-import type { Context } from './context.ts';
+import { type Context, checkName } from './context.ts';
 import { runtimeDirectories, runtimeNames } from './package.ts';
 
 const manifestHead = `# What \`fnway up\` runs here and \`fnway apply\` deploys to a gateway.
@@ -40,13 +40,7 @@ async function create(
 ): Promise<void> {
   const { runtime, name, more, namespace } = given;
   const sample = await sampleOf(runtime, more);
-  const { nameSchema } = await import('../domain/function.ts');
-  const checked = nameSchema.safeParse(name);
-  if (!checked.success) {
-    throw refuse(`${JSON.stringify(name)} is not a name of a function.`, {
-      remedy: `Choose another: ${checked.error.issues[0]!.message}.`,
-    });
-  }
+  await checkName(name);
   if (existsSync(name)) {
     throw refuse(`${name} exists already, and nothing is overwritten.`, {
       remedy: 'Choose another name, or remove the directory.',

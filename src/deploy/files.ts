@@ -3,45 +3,35 @@
  * somebody may still change could be led out of it.
  */
 import { execFile } from 'node:child_process';
-import { chmod, lstat, readdir, rm, rmdir } from 'node:fs/promises';
+import { lstat, readdir, rm, rmdir } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Identity } from '../invoke/invoke.ts';
 
 /** A version's directory. Whatever cannot be removed stays: its name is not used again. */
 export async function removeVersion(path: string, identity: Identity | undefined): Promise<void> {
   if (identity === undefined) return removeOwn(path);
-  const { uid, gid } = identity;
-  await new Promise<void>(resolve => {
+  await removeByForce(path, identity);
+  // Its own name stands in a directory of ours, which only we may change.
+  await rmdir(path).catch(() => {});
+}
+
+async function removeOwn(path: string): Promise<void> {
+  await rm(path, { recursive: true, force: true }).catch(() => removeByForce(path));
+}
+
+/** As its user, also where a function has taken its own permissions away. Never fails: what cannot go stays. */
+function removeByForce(path: string, identity?: Identity): Promise<void> {
+  const script =
+    'rm -rf -- "$1" 2>/dev/null || { chmod -R u+rwX -- "$1"; rm -rf -- "$1"; } 2>/dev/null';
+  return new Promise(resolve => {
     try {
-      const args = ['-c', removeScript, 'sh', path];
-      execFile('/bin/sh', args, { uid, gid, cwd: '/' }, () => resolve());
+      const user = identity && { uid: identity.uid, gid: identity.gid };
+      execFile('/bin/sh', ['-c', script, 'sh', path], { ...user, cwd: '/' }, () => resolve());
     } catch {
       // Not ours to become: a root gateway made it, and this one is none.
       resolve();
     }
   });
-  // Its own name stands in a directory of ours, which only we may change.
-  await rmdir(path).catch(() => {});
-}
-
-/** A function may have taken its own permissions away. */
-const removeScript =
-  'rm -rf -- "$1" 2>/dev/null || { chmod -R u+rwX -- "$1"; rm -rf -- "$1"; } 2>/dev/null';
-
-/** Functions of the same user may have taken their own permissions away. */
-async function removeOwn(path: string): Promise<void> {
-  const remove = () => rm(path, { recursive: true, force: true });
-  await remove().catch(() =>
-    makeWritable(path)
-      .then(remove)
-      .catch(() => {}),
-  );
-}
-
-async function makeWritable(path: string): Promise<void> {
-  await chmod(path, 0o700).catch(() => {});
-  const entries = await readdir(path, { withFileTypes: true }).catch(() => []);
-  for (const entry of entries) if (entry.isDirectory()) await makeWritable(join(path, entry.name));
 }
 
 /** Where a version's source is written until it is whole: beside the version's directory, and for root alone. */

@@ -18,7 +18,7 @@ import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
 import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
-import type { NewRow, Store, VersionRow } from '../store/store.ts';
+import { diskFull, type NewRow, type Store, type VersionRow } from '../store/store.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { OutputLog } from '../telemetry/output.ts';
 import { removeFunction } from './files.ts';
@@ -90,7 +90,7 @@ export class Functions {
       if (registry.get(entry.row.namespace, entry.row.name) !== entry) return;
       const rows = await store.functions.versions(entry.row.id);
       await store.functions.remove(entry.row.id).catch(async error => {
-        if (!isGatewayError(error) || !/disk is full/.test(error.message)) throw error;
+        if (!isGatewayError(error) || !error.message.includes(diskFull)) throw error;
         // Its own files may be what fills it.
         await users.during(entry.identity, () => removeFunction(entry.directory, entry.identity));
         await store.functions.remove(entry.row.id).catch(again => {

@@ -7,11 +7,12 @@ import { packTree, unpackTree } from '../build/archive.ts';
 import { type Tree, treeDigest, treeFromFiles } from '../build/source.ts';
 import type { Definition } from '../domain/function.ts';
 import { GatewayError } from '../errors.ts';
+import { Turn } from './turn.ts';
 
 export class Sources {
   readonly #blobs: BlobStore;
   /** One at a time looks whether a source is there and takes it, or whether it is used and removes it. */
-  #turn: Promise<unknown> = Promise.resolve();
+  readonly #turn = new Turn();
 
   constructor(blobs: BlobStore) {
     this.#blobs = blobs;
@@ -22,7 +23,7 @@ export class Sources {
    * at a time: a small archive may hold a tree of the largest size, and that is in memory meanwhile.
    */
   putArchive(archive: Uint8Array): Promise<string> {
-    return this.#inTurn(async () => this.#put(await unpackTree(archive)));
+    return this.#turn.take(async () => this.#put(await unpackTree(archive)));
   }
 
   has(digest: string): Promise<boolean> {
@@ -40,12 +41,12 @@ export class Sources {
    */
   take<T>(definition: Definition, own: (digest: string | undefined) => Promise<T>): Promise<T> {
     if (definition.source === undefined) return own(undefined);
-    return this.#inTurn(async () => own(await this.#digestOf(definition)));
+    return this.#turn.take(async () => own(await this.#digestOf(definition)));
   }
 
   /** Removes those of the digests that `used`, asked when it is their turn, does not name. */
   sweep(digests: Iterable<string>, used: () => Promise<ReadonlySet<string>>): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turn.take(async () => {
       const inUse = await used();
       for (const digest of digests) if (!inUse.has(digest)) await this.#blobs.remove(digest);
     });
@@ -53,7 +54,7 @@ export class Sources {
 
   /** Removes what no version names: uploads that nobody deployed, and what a gateway that was killed left. */
   sweepUnused(used: () => Promise<ReadonlySet<string>>): Promise<void> {
-    return this.#inTurn(async () => {
+    return this.#turn.take(async () => {
       const kept = await this.#blobs.list();
       const inUse = await used();
       for (const digest of kept) if (!inUse.has(digest)) await this.#blobs.remove(digest);
@@ -71,11 +72,5 @@ export class Sources {
     const digest = treeDigest(tree);
     if (!(await this.#blobs.has(digest))) await this.#blobs.put(digest, await packTree(tree));
     return digest;
-  }
-
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    const turn = this.#turn.then(work, work);
-    this.#turn = turn.catch(() => {});
-    return turn;
   }
 }

@@ -18,6 +18,7 @@ import type { FunctionRow, Store, VersionSettlement } from '../store/store.ts';
 import { removeFunction, removeLost, removeVersion, stagingOf } from './files.ts';
 import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 import type { Sources } from './sources.ts';
+import { Turn } from './turn.ts';
 
 export interface VersionsOptions {
   store: Store;
@@ -50,7 +51,7 @@ export class Versions {
   readonly #builds = new Map<LivingVersion, Promise<void>>();
   readonly #closing = new AbortController();
   /** One source at a time is in memory. */
-  #writing: Promise<unknown> = Promise.resolve();
+  readonly #writing = new Turn();
 
   constructor(options: VersionsOptions) {
     this.#options = options;
@@ -254,10 +255,7 @@ export class Versions {
   async #makeFiles(version: LivingVersion): Promise<{ log: string; failure?: VersionFailure }> {
     const { spec } = version;
     if (spec.kind !== 'source' && spec.kind !== 'script') return { log: '' };
-    const write = () => this.#writeSource(version);
-    const writing = this.#writing.then(write, write);
-    this.#writing = writing.catch(() => {});
-    if (!(await writing)) {
+    if (!(await this.#writing.take(() => this.#writeSource(version)))) {
       return {
         log: '',
         failure: {

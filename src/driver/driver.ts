@@ -34,7 +34,10 @@ export interface Instance {
   invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply>;
   /** Resolves when it has ended, for whatever reason. */
   readonly exited: Promise<Exit>;
-  /** Finishes the calls in flight within `graceMs`, then is killed with all its descendants. Of several, the first to be over counts. */
+  /**
+   * Finishes the calls in flight within `graceMs`, then is killed with all its descendants. Of several graces, the
+   * first to be over counts.
+   */
   stop(graceMs: number): Promise<Exit>;
 }
 

@@ -115,6 +115,8 @@ declare module 'fastify' {
     takesQuery?: boolean;
     /** Its body is bytes. */
     takesArchive?: boolean;
+    /** It has no use for a body. */
+    takesNothing?: boolean;
   }
 }
 
@@ -133,8 +135,7 @@ function parseJson(
   done: (error: Error | null, value?: unknown) => void,
 ): void {
   // Many clients name a type also when they send nothing.
-  const takesNone = request.method === 'DELETE' || request.routeOptions.url?.endsWith('/token');
-  if (takesNone && body === '') return done(null, undefined);
+  if (body === '' && request.routeOptions.config.takesNothing) return done(null, undefined);
   try {
     done(null, JSON.parse(String(body)));
   } catch {

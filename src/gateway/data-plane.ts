@@ -227,7 +227,7 @@ class DataPlane {
           this.#answer(exchange, answer, made.label);
         } catch (error) {
           // A mistake of ours costs one call, never the gateway.
-          if (isStream(answer.body)) answer.body.cancel(brokenHeader);
+          if (isStream(answer.body)) answer.body.cancel(error as Error);
           this.#refuse(exchange, error, made.label);
         }
       },

@@ -77,6 +77,9 @@ export interface FunctionStore {
   sourceDigests(): Promise<Set<string>>;
 }
 
+/** The message of the DATA_DIRECTORY_UNUSABLE with which a write is refused for want of room ends so. */
+export const diskFull = 'the disk is full';
+
 export type NewRow = Omit<FunctionRow, 'revision'>;
 
 export interface VersionSettlement {

@@ -162,7 +162,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     return functionView(entry, await latestOf(entry), { ready, busy, starting, waiting });
   });
 
-  app.delete(`${base}/:name`, async (request, reply) => {
+  app.delete(`${base}/:name`, { config: { takesNothing: true } }, async (request, reply) => {
     await functions.remove(find(request.params));
     return reply.code(204).send();
   });
@@ -185,7 +185,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
 
   app.get(`${base}/:name/token`, async request => ({ token: find(request.params).token }));
 
-  app.post(`${base}/:name/token`, async request => ({
+  app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request => ({
     token: await functions.rotateToken(find(request.params)),
   }));
 

@@ -12,7 +12,7 @@ import path from 'node:path';
 import { DatabaseSync, type SQLInputValue } from 'node:sqlite';
 import { assert, GatewayError, isGatewayError } from '../../errors.ts';
 import { openRule } from '../rules.ts';
-import type { Store } from '../store.ts';
+import { diskFull, type Store } from '../store.ts';
 import { createSqliteFunctions } from './functions.ts';
 import { applicationId, migrations } from './migrations.ts';
 
@@ -174,7 +174,7 @@ const meanings: Record<number, string> = {
   8: 'it cannot be written',
   10: 'the disk failed',
   11: 'it is damaged',
-  13: 'the disk is full',
+  13: diskFull,
   14: 'it cannot be opened',
   26: 'it is not a database, or is damaged',
 };
