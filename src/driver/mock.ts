@@ -126,6 +126,11 @@ export class MockInstance implements Instance {
   }
 
   /** Calls that the instance works on, aborted ones included. */
+  /** A call in it has timed out and works on: the pool gives it no other. */
+  get isLate(): boolean {
+    return [...this.#calls].some(call => call.isLate);
+  }
+
   get inFlight(): number {
     return this.#calls.size;
   }
@@ -188,6 +193,10 @@ class MockCall {
   constructor(options: MockCallOptions, onEnd: () => void) {
     this.#options = options;
     this.#onEnd = onEnd;
+  }
+
+  get isLate(): boolean {
+    return this.#options.signal.reason?.code === 'CALL_DEADLINE_EXCEEDED';
   }
 
   reply(): Promise<Reply> {
