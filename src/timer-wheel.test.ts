@@ -34,8 +34,8 @@ test('deadlines fire once, never early, at most a tick late, whenever they are a
       await clock.advance(3 * turnMs + 2 * tickMs);
       assert.equal(lateMs.length, expected);
       for (const late of lateMs) assert.ok(late >= 0 && late <= tickMs, `${late} ms late`);
-      await clock.advance(2 * tickMs);
-      assert.equal(clock.pending, 0, 'it ticks while there are deadlines, and no longer');
+      await clock.advance(turnMs);
+      assert.equal(clock.pending, 0, 'it turns while there are deadlines, and no longer');
     }),
     { numRuns: 60 },
   );
@@ -83,6 +83,35 @@ test('a deadline added while another fires is not forgotten, even when it is pas
   clock.skip(200);
   await clock.advance(4 * tickMs);
   assert.equal(fired, 2);
+});
+
+test('calls that end long before their deadlines set a timer once a turn', async () => {
+  const clock = new FakeClock();
+  let timers = 0;
+  const wheel = new TimerWheel({
+    now: () => clock.now(),
+    monotonicMs: () => clock.monotonicMs(),
+    after(delayMs, fn) {
+      timers++;
+      return clock.after(delayMs, fn);
+    },
+  });
+  for (let elapsedMs = 0; elapsedMs < turnMs; elapsedMs += 4) {
+    const deadline = wheel.add(clock.monotonicMs() + 60_000, () => assert.fail('it was removed'));
+    await clock.advance(4);
+    wheel.remove(deadline);
+  }
+  assert.ok(timers <= 2, `${timers} timers`);
+});
+
+test('a deadline before the one that is waited for fires on time', async () => {
+  const clock = new FakeClock();
+  const wheel = new TimerWheel(clock);
+  const fired: number[] = [];
+  for (const dueMs of [9000, 3000, 40, 6000])
+    wheel.add(dueMs, () => fired.push(clock.monotonicMs()));
+  await clock.advance(10_000);
+  assert.deepEqual(fired, [40, 3000, 6000, 9000]);
 });
 
 test('removing is idempotent, also after it has fired and from within', async () => {

@@ -1,6 +1,8 @@
 /**
- * Many deadlines for the price of one timer: a call adds and removes its deadline in constant time, and one
- * timer ticks while there are any. A deadline fires up to one tick late, never early.
+ * Many deadlines for the price of one timer: a call adds and removes its deadline in constant time, and one timer
+ * waits for the first tick that has any. It does not tick in between: a processor that goes to sleep with a timer of a
+ * few milliseconds pays for setting and clearing it (measured: a tenth of the time of one call alone). A deadline
+ * fires up to one tick late, never early.
  */
 import type { Clock, Timer } from './clock.ts';
 
@@ -23,10 +25,17 @@ export class TimerWheel {
   #count = 0;
   #tick: number;
   #timer: Timer | undefined;
+  /** The tick that the timer is set to. */
+  #armed = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
     this.#tick = this.#tickOf(clock.monotonicMs());
+  }
+
+  /** Deadlines that wait. */
+  get size(): number {
+    return this.#count;
   }
 
   add(dueMs: number, onDue: () => void): Deadline {
@@ -37,7 +46,9 @@ export class TimerWheel {
     const deadline = { dueMs, onDue, slot, index: list.length };
     list.push(deadline);
     this.#count++;
-    this.#arm();
+    const current = this.#tickOf(this.#clock.monotonicMs());
+    const tick = Math.max(Math.ceil(dueMs / tickMs), current + 1);
+    this.#arm(Math.min(tick, current + slots));
     return deadline;
   }
 
@@ -65,14 +76,24 @@ export class TimerWheel {
       this.#fire(this.#tick % slots, nowMs);
     }
     this.#tick = current;
-    if (this.#count > 0) this.#arm();
+    if (this.#count > 0) this.#arm(this.#firstAfter(current));
   };
 
-  /** To the next boundary, so that nothing is more than a tick late. */
-  #arm(): void {
-    if (this.#timer !== undefined) return;
-    const delayMs =
-      (this.#tickOf(this.#clock.monotonicMs()) + 1) * tickMs - this.#clock.monotonicMs();
+  /** The next tick with anything in its slot, were it for a later turn. */
+  #firstAfter(current: number): number {
+    let tick = current + 1;
+    while (this.#wheel[tick % slots]!.length === 0) tick++;
+    return tick;
+  }
+
+  /** One timer that is set too early, as its deadline was removed, costs less than setting another. */
+  #arm(tick: number): void {
+    if (this.#timer !== undefined) {
+      if (this.#armed <= tick) return;
+      this.#timer.cancel();
+    }
+    this.#armed = tick;
+    const delayMs = tick * tickMs - this.#clock.monotonicMs();
     this.#timer = this.#clock.after(delayMs, this.#onTick, { unref: true });
   }
 
