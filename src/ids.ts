@@ -6,9 +6,37 @@ import { randomBytes, randomFillSync } from 'node:crypto';
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
 
-/** 8 KiB of randomness at a time: a call to the generator per id costs more than the id. */
-const pool = new Uint8Array(8192);
-let poolOffset = pool.length;
+/**
+ * Randomness as text, for 128 ids or traces at a time: a call to the generator for each would cost more than all the
+ * rest, and a part of a text costs less than putting letters together.
+ */
+class RandomText {
+  readonly #encode: (bytes: Buffer) => string;
+  readonly #bytes: Buffer;
+  #text = '';
+  #offset = 0;
+
+  /** `encode` makes `length` letters of what is random for one text. */
+  constructor(bytes: number, encode: (bytes: Buffer) => string) {
+    this.#bytes = Buffer.alloc(bytes * 128);
+    this.#encode = encode;
+  }
+
+  take(length: number): string {
+    if (this.#offset + length > this.#text.length) {
+      this.#text = this.#encode(randomFillSync(this.#bytes));
+      this.#offset = 0;
+    }
+    this.#offset += length;
+    return this.#text.slice(this.#offset - length, this.#offset);
+  }
+}
+
+const idTails = new RandomText(16, bytes => {
+  for (let i = 0; i < bytes.length; i++) bytes[i] = alphabet.charCodeAt(bytes[i]! & 31);
+  return bytes.toString('latin1');
+});
+const hexDigits = new RandomText(24, bytes => bytes.toString('hex'));
 
 let lastMs = -1;
 let timePrefix = '';
@@ -19,13 +47,7 @@ export function newId(prefix: string, nowMs: number): string {
     lastMs = nowMs;
     timePrefix = encodeTime(nowMs);
   }
-  if (poolOffset + 16 > pool.length) {
-    randomFillSync(pool);
-    poolOffset = 0;
-  }
-  let tail = '';
-  for (let i = 0; i < 16; i++) tail += alphabet[pool[poolOffset++]! & 31];
-  return `${prefix}_${timePrefix}${tail}`;
+  return `${prefix}_${timePrefix}${idTails.take(16)}`;
 }
 
 function encodeTime(ms: number): string {
@@ -45,18 +67,5 @@ export function newSecret(prefix: string): string {
 
 /** A W3C `traceparent` of a new trace, sampled. */
 export function newTraceparent(): string {
-  if (poolOffset + 24 > pool.length) {
-    randomFillSync(pool);
-    poolOffset = 0;
-  }
-  const hex = toHex(24);
-  return `00-${hex.slice(0, 32)}-${hex.slice(32)}-01`;
-}
-
-const hexPairs = Array.from({ length: 256 }, (_, i) => i.toString(16).padStart(2, '0'));
-
-function toHex(bytes: number): string {
-  let text = '';
-  for (let i = 0; i < bytes; i++) text += hexPairs[pool[poolOffset++]!];
-  return text;
+  return `00-${hexDigits.take(32)}-${hexDigits.take(16)}-01`;
 }
