@@ -125,6 +125,11 @@ test('a client that is slow to send costs no other call its instance', async () 
   const slow = await gateway.connect();
   slow.write('POST /function/fed HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\nabc');
   await slow.until('HTTP/1.1 504');
+  // Until it has heard that nobody waits for its handler any more, another one may take its place.
+  const labels = '{namespace="default",function="fed",version="1",state="busy"}';
+  await waitFor(async () =>
+    (await (await call('/metrics')).text()).includes(`fnway_instances${labels} 0\n`),
+  );
   assert.equal(await (await call('/function/fed')).text(), pid);
   slow.destroy();
 });
