@@ -26,6 +26,7 @@ const noLimits: Record<string, string> = {
   'src/telemetry/output.ts removedMax': 'how many removed functions are remembered',
   'src/domain/json-error.ts depthMax': 'where the search for a mistake in JSON gives up',
   'src/domain/suggest.ts wordCharsMax': 'a word for which a similar one is looked for',
+  'src/invoke/invoke.ts rememberedBytesMax': 'a cache',
   'src/gateway/headers.ts headerNamesMax': 'a cache',
   'src/gateway/headers.ts mediaTypesMax': 'a cache',
   'src/gateway/parse.ts pathCharsMax': 'where the search for a lost key gives up',

@@ -113,6 +113,7 @@ function callOf(version: Version, body: Body): Call {
     method: 'POST',
     target: '/some/path?and=query',
     headers: ['x-given', 'yes'],
+    ownHeaders: ['x-own', 'too'],
     body,
     origin: 'http',
     deadlineMs: Number.POSITIVE_INFINITY,

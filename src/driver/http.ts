@@ -77,7 +77,7 @@ class HttpInstance implements Instance {
         {
           path: this.#pathOf(call),
           method: call.method as Dispatcher.HttpMethod,
-          headers: forwarded(call.headers),
+          headers: [...forwarded(call.headers), ...call.ownHeaders],
           body: isStream(call.body)
             ? (call.body as unknown as Dispatcher.DispatchOptions['body'])
             : call.body.length > 0

@@ -351,7 +351,7 @@ export function mockVersion(
 /** A call to a version. */
 export function mockCall(
   version: Version,
-  parts: Partial<Pick<Call, 'id' | 'method' | 'target' | 'headers' | 'body'>> = {},
+  parts: Partial<Pick<Call, 'id' | 'method' | 'target' | 'headers' | 'ownHeaders' | 'body'>> = {},
 ): Call {
   return {
     id: 'call_mock',
@@ -360,6 +360,7 @@ export function mockCall(
     method: 'POST',
     target: '/',
     headers: [],
+    ownHeaders: [],
     body: emptyBody,
     origin: 'http',
     deadlineMs: Number.POSITIVE_INFINITY,

@@ -21,18 +21,8 @@ import {
 import type { Log } from '../log.ts';
 import type { Slots } from '../slots.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import { type Exchange, headerOf } from './exchange.ts';
-import {
-  badHeaderValue,
-  connectionOptions,
-  type Incoming,
-  isGatewaysOwn,
-  isHeaderName,
-  isHopByHop,
-  isOurs,
-  mediaType,
-  readHeaders,
-} from './headers.ts';
+import type { Exchange } from './exchange.ts';
+import { Reading } from './reading.ts';
 
 export interface DataPlaneOptions {
   registry: Registry;
@@ -49,46 +39,6 @@ export interface DataPlaneOptions {
   inFlight: Slots<CallSignal>;
 }
 
-const prefix = '/function/';
-
-export function isDataPlane(target: string): boolean {
-  return target.startsWith(prefix);
-}
-
-interface Address {
-  namespace: string;
-  name: string;
-  version: number | undefined;
-  /** Path and query for the function. */
-  rest: string;
-}
-
-/** Where a request goes. Names are not checked here: what is no name is no function. */
-export function parseTarget(target: string): Address {
-  let end = prefix.length;
-  while (end < target.length) {
-    const c = target.charCodeAt(end);
-    if (c === 0x2f || c === 0x3f) break;
-    end++;
-  }
-  let name = target.slice(prefix.length, end);
-  let version: number | undefined;
-  const at = name.indexOf('@');
-  if (at !== -1) {
-    const text = name.slice(at + 1);
-    version = /^[1-9]\d{0,8}$/.test(text) ? Number(text) : Number.NaN;
-    name = name.slice(0, at);
-  }
-  let namespace = 'default';
-  const dot = name.indexOf('.');
-  if (dot !== -1) {
-    namespace = name.slice(dot + 1);
-    name = name.slice(0, dot);
-  }
-  const tail = target.slice(end);
-  return { namespace, name, version, rest: tail.charCodeAt(0) === 0x2f ? tail : `/${tail}` };
-}
-
 export function createDataPlane(options: DataPlaneOptions): (exchange: Exchange) => void {
   const plane = new DataPlane(options);
   return exchange => plane.serve(exchange);
@@ -103,20 +53,13 @@ class DataPlane {
 
   serve(exchange: Exchange): void {
     try {
-      const { target } = exchange;
-      if (!isAscii(target)) {
-        throw new GatewayError(
-          'REQUEST_MALFORMED',
-          'the path has a raw byte above 0x7F; percent-encode it',
-        );
-      }
-      const address = parseTarget(target);
-      const incoming = readHeaders(exchange.headers);
-      const { entry, consumed } = this.#admit(address, incoming);
-      if (address.version !== undefined)
-        void this.#servePinned(exchange, address, incoming, entry, consumed);
-      else if (entry.active !== undefined)
-        this.#call(exchange, address, incoming, entry.active, consumed);
+      const { head } = exchange;
+      const reading = head.reading ?? new Reading(head, this.#options.trustProxy);
+      head.reading = reading;
+      const { entry, consumed } = this.#admit(reading);
+      if (reading.address.version !== undefined)
+        void this.#servePinned(exchange, reading, entry, consumed);
+      else if (entry.active !== undefined) this.#call(exchange, reading, entry.active, consumed);
       else throw notReady(entry);
     } catch (error) {
       this.#refuse(exchange, error);
@@ -125,22 +68,23 @@ class DataPlane {
 
   async #servePinned(
     exchange: Exchange,
-    address: Address,
-    incoming: Incoming,
+    reading: Reading,
     entry: FunctionEntry,
     consumed: boolean,
   ): Promise<void> {
     try {
-      if (Number.isNaN(address.version))
+      const number = reading.address.version!;
+      if (Number.isNaN(number))
         throw new GatewayError('VERSION_NOT_FOUND', 'a version is a whole number from 1: NAME@3');
-      const version = await this.#options.pinned(entry, address.version!);
-      this.#call(exchange, address, incoming, version, consumed);
+      const version = await this.#options.pinned(entry, number);
+      this.#call(exchange, reading, version, consumed);
     } catch (error) {
       this.#refuse(exchange, error);
     }
   }
 
-  #admit(address: Address, incoming: Incoming): { entry: FunctionEntry; consumed: boolean } {
+  /** Anew for every request: functions come and go, and tokens with them. */
+  #admit({ address, incoming }: Reading): { entry: FunctionEntry; consumed: boolean } {
     const { registry, adminToken } = this.#options;
     const entry = registry.get(address.namespace, address.name);
     const token =
@@ -164,32 +108,23 @@ class DataPlane {
     );
   }
 
-  #call(
-    exchange: Exchange,
-    address: Address,
-    incoming: Incoming,
-    version: Version,
-    consumed: boolean,
-  ): void {
-    const id = newId('inv', this.#options.clock.now());
-    const label = incoming.callId ?? id;
-    const headers = this.#headersFor(exchange, incoming, label, consumed);
+  #call(exchange: Exchange, reading: Reading, version: Version, consumed: boolean): void {
     const body = exchange.body();
     if (body instanceof Promise) {
       body.then(
-        whole => this.#invoke(exchange, address, version, { id, label, headers, body: whole }),
+        whole => this.#invoke(exchange, reading, version, { consumed, body: whole }),
         error => this.#refuse(exchange, error),
       );
-    } else this.#invoke(exchange, address, version, { id, label, headers, body });
+    } else this.#invoke(exchange, reading, version, { consumed, body });
   }
 
   #invoke(
     exchange: Exchange,
-    address: Address,
+    reading: Reading,
     version: Version,
-    made: { id: string; label: string; headers: HeaderPairs; body: Body },
+    { consumed, body }: { consumed: boolean; body: Body },
   ): void {
-    const { inFlight } = this.#options;
+    const { inFlight, clock } = this.#options;
     if (inFlight.isFull) {
       const detail = `${inFlight.size} calls are running in this gateway`;
       return this.#refuse(
@@ -200,14 +135,18 @@ class DataPlane {
     const signal = new CallSignal();
     const place = inFlight.add(signal);
     exchange.onGone(() => signal.abort(clientLeft));
+    const { callId, traceparent } = reading.incoming;
+    const id = newId('inv', clock.now());
+    const label = callId ?? id;
     const call = {
-      id: made.id,
+      id,
       version,
       attempt: 1,
-      method: exchange.method,
-      target: address.rest,
-      headers: made.headers,
-      body: made.body,
+      method: exchange.head.method,
+      target: reading.address.rest,
+      headers: reading.headersFor(consumed),
+      ownHeaders: ['X-Call-Id', label, 'Traceparent', traceparent ?? newTraceparent()],
+      body,
       origin: 'http' as const,
       deadlineMs: Number.POSITIVE_INFINITY,
       gathering: false,
@@ -224,55 +163,28 @@ class DataPlane {
         if (isStream(answer.body)) answer.body.onClose(() => inFlight.remove(place));
         else inFlight.remove(place);
         try {
-          this.#answer(exchange, answer, made.label);
+          this.#answer(exchange, reading, answer, label);
         } catch (error) {
           // A mistake of ours costs one call, never the gateway.
           if (isStream(answer.body)) answer.body.cancel(error as Error);
-          this.#refuse(exchange, error, made.label);
+          this.#refuse(exchange, error, label);
         }
       },
       error => {
         inFlight.remove(place);
-        if (isStream(made.body)) made.body.cancel(error as Error);
-        this.#refuse(exchange, error, made.label);
+        if (isStream(body)) body.cancel(error as Error);
+        this.#refuse(exchange, error, label);
       },
     );
   }
 
-  #answer(exchange: Exchange, reply: Reply, label: string): void {
+  #answer(exchange: Exchange, reading: Reading, reply: Reply, label: string): void {
     if (reply.failure !== undefined) return this.#answerFailure(exchange, reply, label);
-    const headers: HeaderPairs = [];
-    const connection = headerOf(reply.headers, 'connection');
-    const named = connection === undefined ? undefined : connectionOptions(connection);
-    let isTyped = false;
-    let length: string | undefined;
-    for (let i = 0; i < reply.headers.length; i += 2) {
-      const name = reply.headers[i]!;
-      if (isHopByHop(name) || isGatewaysOwn(name)) continue;
-      if (named?.has(name.toLowerCase())) continue;
-      const value = reply.headers[i + 1]!;
-      if (!isHeaderName(name) || badHeaderValue.test(value)) {
-        return this.#answerInvalid(exchange, reply, label, `the header ${JSON.stringify(name)}`);
-      }
-      if (name.length === 14 && name.toLowerCase() === 'content-length') {
-        // The length of bytes is counted; of a stream, and for HEAD, only the function can know.
-        if (!isStream(reply.body) && (exchange.method !== 'HEAD' || reply.body.length > 0))
-          continue;
-        if (!/^\d{1,15}$/.test(value) || value === length) continue;
-        // Whoever stands between would take one, the client another, and the rest for the next answer.
-        if (length !== undefined) return this.#answerInvalid(exchange, reply, label, 'two lengths');
-        length = value;
-      } else if (name.length === 12 && name.toLowerCase() === 'content-type') {
-        const type = mediaType(value);
-        isTyped = type.isKnown;
-        if (type.isDocument) headers.push('Content-Security-Policy', sandbox);
-      }
-      headers.push(name, value);
-    }
-    // Without a type that it knows a browser would guess one, and might guess a document.
-    if (!isTyped) headers.push('X-Content-Type-Options', 'nosniff');
-    headers.push('X-Call-Id', label);
-    exchange.respond({ status: reply.status, headers, body: reply.body });
+    const { status, body } = reply;
+    const isCounted = !isStream(body) && (exchange.head.method !== 'HEAD' || body.length > 0);
+    const answer = reading.answerHead(reply.headers, isCounted);
+    if ('invalid' in answer) return this.#answerInvalid(exchange, reply, label, answer.invalid);
+    exchange.respond({ status, headers: answer.headers, ownHeaders: ['X-Call-Id', label], body });
   }
 
   #answerInvalid(exchange: Exchange, reply: Reply, label: string, what: string): void {
@@ -292,12 +204,8 @@ class DataPlane {
     const error = new GatewayError(code, `${type}${failure.message}${place}`, {
       ...(failure.log !== undefined && { log: failure.log }),
     });
-    this.#send(exchange, { ...toProblem(error, label), reason: failure.reason }, [
-      'X-Fnway-Failure',
-      failure.reason,
-      'X-Call-Id',
-      label,
-    ]);
+    const problem = { ...toProblem(error, label), reason: failure.reason };
+    this.#send(exchange, problem, label, ['X-Fnway-Failure', failure.reason]);
   }
 
   #refuse(exchange: Exchange, error: unknown, label?: string): void {
@@ -306,62 +214,33 @@ class DataPlane {
     this.#options.metrics.refused(problem.code);
     if (problem.code === 'INTERNAL')
       this.#options.log.error('a request broke the gateway', { requestId, error });
-    const headers: HeaderPairs = ['X-Call-Id', requestId];
+    const headers: string[] = [];
     if (problem.status === 401) headers.push('WWW-Authenticate', 'Bearer');
     const retryAfterMs = (error as GatewayError).retryAfterMs;
     if (retryAfterMs !== undefined)
       headers.push('Retry-After', String(Math.ceil(retryAfterMs / 1000)));
-    this.#send(exchange, problem, headers);
+    this.#send(exchange, problem, requestId, headers);
   }
 
-  #send(exchange: Exchange, problem: ReturnType<typeof toProblem>, headers: HeaderPairs): void {
+  #send(
+    exchange: Exchange,
+    problem: ReturnType<typeof toProblem>,
+    label: string,
+    headers: HeaderPairs,
+  ): void {
     exchange.respond({
       status: problem.status,
       headers: ['Content-Type', 'application/problem+json', ...headers],
+      ownHeaders: ['X-Call-Id', label],
       body: Buffer.from(`${JSON.stringify(problem)}\n`),
     });
   }
-
-  #headersFor(
-    exchange: Exchange,
-    incoming: Incoming,
-    label: string,
-    consumed: boolean,
-  ): HeaderPairs {
-    const { trustProxy } = this.#options;
-    const headers: HeaderPairs = [];
-    const { pairs, connection } = incoming;
-    const named = connection === undefined ? undefined : connectionOptions(connection);
-    for (let i = 0; i < pairs.length; i += 2) {
-      const name = pairs[i]!;
-      if (isOurs(name, trustProxy) || isHopByHop(name)) continue;
-      if (consumed && name.length === 13 && name.toLowerCase() === 'authorization') continue;
-      if (named?.has(name.toLowerCase())) continue;
-      headers.push(name, pairs[i + 1]!);
-    }
-    const address = exchange.remoteAddress;
-    const before = incoming.forwardedFor;
-    headers.push('X-Forwarded-For', before === undefined ? address : `${before}, ${address}`);
-    if (!trustProxy || incoming.forwardedProto === undefined)
-      headers.push('X-Forwarded-Proto', 'http');
-    if (!trustProxy || incoming.forwardedHost === undefined)
-      headers.push('X-Forwarded-Host', incoming.host ?? '');
-    headers.push('X-Call-Id', label, 'Traceparent', incoming.traceparent ?? newTraceparent());
-    return headers;
-  }
-}
-
-function isAscii(text: string): boolean {
-  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 0x7f) return false;
-  return true;
 }
 
 const brokenHeader = new GatewayError(
   'FUNCTION_FAILED',
   'the answer has a header that HTTP cannot carry',
 );
-
-const sandbox = 'sandbox allow-scripts allow-forms allow-popups';
 
 const clientLeft = new GatewayError(
   'CALL_CANCELLED',

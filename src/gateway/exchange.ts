@@ -4,13 +4,21 @@
  */
 import type { Socket } from 'node:net';
 import type { Body, HeaderPairs } from '../invoke/invoke.ts';
+import type { Reading } from './reading.ts';
 
-export interface Exchange {
+/** A client that keeps its connection mostly sends the same head again: then a reader may give the same object again. */
+export interface RequestHead {
   readonly method: string;
   /** As received: path and query, percent-escapes untouched. */
   readonly target: string;
   readonly headers: HeaderPairs;
   readonly remoteAddress: string;
+  /** What the data plane has read of it. */
+  reading?: Reading;
+}
+
+export interface Exchange {
+  readonly head: RequestHead;
   /**
    * The request's body; asks the client for it where it waits to be asked (`Expect: 100-continue`). A short body
    * is delivered whole. Call it once, or not at all: an unread body is dropped with the answer.
@@ -24,7 +32,10 @@ export interface Exchange {
 
 export interface Answer {
   status: number;
+  /** Often the array of the answer before. */
   headers: HeaderPairs;
+  /** Those that no two answers share. */
+  ownHeaders: HeaderPairs;
   body: Body;
 }
 

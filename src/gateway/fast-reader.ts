@@ -13,9 +13,15 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { type BodyStream, Drain } from '../body.ts';
 import type { Clock, Timer } from '../clock.ts';
 import { GatewayError } from '../errors.ts';
-import { type Body, emptyBody, type HeaderPairs, isStream } from '../invoke/invoke.ts';
-import { type Answer, breakOff, type Exchange, type Serve } from './exchange.ts';
-import { parseHead, type RequestHead } from './request-head.ts';
+import {
+  type Body,
+  emptyBody,
+  type HeaderPairs,
+  isStream,
+  rememberedBytesMax,
+} from '../invoke/invoke.ts';
+import { type Answer, breakOff, type Exchange, type RequestHead, type Serve } from './exchange.ts';
+import { parseHead } from './request-head.ts';
 
 export interface FastReaderOptions {
   serve: Serve;
@@ -94,13 +100,17 @@ class Connection {
   /** Bytes that have come and belong to no request yet. */
   #waiting: Buffer[] = [];
   #waitingBytes = 0;
-  #head: RequestHead | undefined;
+  #head: FastHead | undefined;
+  /** The last head and its text, with its end: most clients that keep a connection send the same again. */
+  #lastHead: FastHead | undefined;
+  #lastText = '';
   /** All of the request that is being read, for the case that it is handed over. */
   #pieces: Buffer[] = [];
   #missing = 0;
   #looping = false;
   #sinceMs: number;
   #exchange: FastExchange | undefined;
+  readonly answerHeaders = new AnswerHeaders();
   readonly #onData = (chunk: Buffer) => this.#receive(chunk);
   readonly #onEnd = () => this.#clientEnded();
   readonly #onClose = () => this.#closed();
@@ -168,13 +178,9 @@ class Connection {
   }
 
   #readHead(chunk: Buffer): void {
-    const end = chunk.indexOf(headEnd);
-    const head =
-      end === -1 || end > this.#shared.headersBytesMax
-        ? undefined
-        : parseHead(chunk.toString('latin1', 0, end), this.#shared.bodyBytesMax);
+    const head = this.#parse(chunk);
     if (head === undefined) return this.#handOver(chunk);
-    const bodyStart = end + 4;
+    const bodyStart = head.bytes;
     const bodyEnd = bodyStart + head.bodyBytes;
     if (chunk.length < bodyEnd) {
       this.#state = 'reading';
@@ -186,6 +192,26 @@ class Connection {
     }
     if (chunk.length > bodyEnd) this.#wait(chunk.subarray(bodyEnd));
     this.#serve(head, head.bodyBytes === 0 ? emptyBody : chunk.subarray(bodyStart, bodyEnd));
+  }
+
+  #parse(chunk: Buffer): FastHead | undefined {
+    const last = this.#lastHead;
+    if (last !== undefined && chunk.toString('latin1', 0, last.bytes) === this.#lastText)
+      return last;
+    const { headersBytesMax, bodyBytesMax } = this.#shared;
+    const end = chunk.indexOf(headEnd);
+    if (end === -1 || end > headersBytesMax) return undefined;
+    const bytes = end + headEnd.length;
+    const text = chunk.toString('latin1', 0, bytes);
+    const plain = parseHead(text.slice(0, end), bodyBytesMax);
+    if (plain === undefined) return undefined;
+    const remoteAddress = this.#socket.remoteAddress ?? '';
+    const head = { ...plain, bytes, remoteAddress, reading: undefined };
+    if (bytes <= rememberedBytesMax) {
+      this.#lastHead = head;
+      this.#lastText = text;
+    }
+    return head;
   }
 
   #readBody(chunk: Buffer): void {
@@ -204,7 +230,7 @@ class Connection {
     this.#serve(head, whole.subarray(bodyEnd - head.bodyBytes, bodyEnd));
   }
 
-  #serve(head: RequestHead, body: Uint8Array): void {
+  #serve(head: FastHead, body: Uint8Array): void {
     this.#state = 'busy';
     this.#exchange = new FastExchange(this, head, body);
     this.#shared.serve(this.#exchange);
@@ -267,10 +293,14 @@ class Connection {
   }
 }
 
+interface FastHead extends RequestHead {
+  /** Of the head itself, its end included. */
+  readonly bytes: number;
+  readonly bodyBytes: number;
+}
+
 class FastExchange implements Exchange {
-  readonly method: string;
-  readonly target: string;
-  readonly headers: HeaderPairs;
+  readonly head: RequestHead;
   readonly #connection: Connection;
   readonly #body: Uint8Array;
   #onGone: (() => void) | undefined;
@@ -278,14 +308,8 @@ class FastExchange implements Exchange {
 
   constructor(connection: Connection, head: RequestHead, body: Uint8Array) {
     this.#connection = connection;
-    this.method = head.method;
-    this.target = head.target;
-    this.headers = head.headers;
+    this.head = head;
     this.#body = body;
-  }
-
-  get remoteAddress(): string {
-    return this.#connection.socket.remoteAddress ?? '';
   }
 
   body(): Body {
@@ -302,24 +326,19 @@ class FastExchange implements Exchange {
     this.#onGone?.();
   }
 
-  respond({ status, headers, body }: Answer): void {
-    const { socket, shared } = this.#connection;
+  respond({ status, headers, ownHeaders, body }: Answer): void {
+    const { socket, shared, answerHeaders } = this.#connection;
     if (this.#over || socket.destroyed) {
       if (isStream(body)) body.cancel(clientLeft);
       return;
     }
-    let head = statusLines[status] ?? `HTTP/1.1 ${status} \r\n`;
-    let length: string | undefined;
-    let isDated = false;
-    for (let i = 0; i < headers.length; i += 2) {
-      const name = headers[i]!;
-      if (name.length === 4 && name.toLowerCase() === 'date') isDated = true;
-      if (name.length === 14 && name.toLowerCase() === 'content-length') length = headers[i + 1]!;
-      else head += `${name}: ${headers[i + 1]!}\r\n`;
-    }
+    const { text, length, isDated } = answerHeaders.linesOf(headers);
+    let head = (statusLines[status] ?? `HTTP/1.1 ${status} \r\n`) + text;
+    for (let i = 0; i < ownHeaders.length; i += 2)
+      head += `${ownHeaders[i]}: ${ownHeaders[i + 1]}\r\n`;
     if (!isDated) head += shared.date.line;
     head += shared.draining ? 'Connection: close\r\n' : keepAlive;
-    const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
+    const bodiless = this.head.method === 'HEAD' || status === 204 || status === 304;
     if (!isStream(body)) return this.#respondWhole(head, { status, body, length, bodiless });
     if (bodiless) {
       body.cancel(clientLeft);
@@ -388,6 +407,40 @@ const statusLines: Record<number, string> = Object.fromEntries(
 );
 const keepAlive = 'Connection: keep-alive\r\n';
 const clientLeft = new GatewayError('CALL_CANCELLED', 'the client left');
+
+interface HeaderLines {
+  readonly text: string;
+  /** Not among the lines: whether it is sent depends on the body. */
+  readonly length: string | undefined;
+  readonly isDated: boolean;
+}
+
+/** An answer's headers as text. The last ones are remembered: mostly they are the next ones too. */
+class AnswerHeaders {
+  #last: HeaderPairs = [];
+  #lines: HeaderLines = { text: '', length: undefined, isDated: false };
+
+  linesOf(headers: HeaderPairs): HeaderLines {
+    if (headers === this.#last) return this.#lines;
+    const parts: string[] = [];
+    let length: string | undefined;
+    let isDated = false;
+    for (let i = 0; i < headers.length; i += 2) {
+      const name = headers[i]!;
+      const value = headers[i + 1]!;
+      if (name.length === 4 && name.toLowerCase() === 'date') isDated = true;
+      if (name.length === 14 && name.toLowerCase() === 'content-length') length = value;
+      else parts.push(name, ': ', value, '\r\n');
+    }
+    // Joined, not added up: it is in one piece then, and copied as such for every answer.
+    const lines = { text: parts.join(''), length, isDated };
+    if (lines.text.length <= rememberedBytesMax) {
+      this.#last = headers;
+      this.#lines = lines;
+    }
+    return lines;
+  }
+}
 
 /** The Date header, made once a second. */
 class DateHeader {

@@ -9,10 +9,7 @@ export function injectExchange(serve: Serve, request: Request, target: string): 
   const headers: HeaderPairs = [...request.headers].flat();
   return new Promise(resolve => {
     serve({
-      method: request.method,
-      target,
-      headers,
-      remoteAddress: '127.0.0.1',
+      head: { method: request.method, target, headers, remoteAddress: '127.0.0.1' },
       body: () => bodyOf(request),
       onGone: fn => request.signal.addEventListener('abort', fn, { once: true }),
       respond: answer => resolve(toResponse(answer, request.method)),
@@ -39,7 +36,8 @@ function toWebStream(body: AsyncIterable<Uint8Array>): unknown {
   return NodeReadableStream.from(body);
 }
 
-function toResponse({ status, headers, body }: Answer, method: string): Response {
+function toResponse({ status, body, ...answer }: Answer, method: string): Response {
+  const headers = [...answer.headers, ...answer.ownHeaders];
   const pairs: Array<[string, string]> = [];
   for (let i = 0; i < headers.length; i += 2) pairs.push([headers[i]!, headers[i + 1]!]);
   const bodiless = method === 'HEAD' || status === 204 || status === 304;

@@ -16,8 +16,15 @@ import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { type Body, emptyBody, isStream } from '../invoke/invoke.ts';
-import { isDataPlane } from './data-plane.ts';
-import { type Answer, breakOff, type Exchange, headerOf, type Serve } from './exchange.ts';
+import {
+  type Answer,
+  breakOff,
+  type Exchange,
+  headerOf,
+  type RequestHead,
+  type Serve,
+} from './exchange.ts';
+import { isDataPlane } from './reading.ts';
 
 export interface ReaderLimits {
   /** Request line and headers together. */
@@ -235,9 +242,7 @@ function refuse(
 }
 
 class NodeExchange implements Exchange {
-  readonly method: string;
-  readonly target: string;
-  readonly headers: string[];
+  readonly head: RequestHead;
   readonly #request: IncomingMessage;
   readonly #response: ServerResponse;
   readonly #expectsContinue: boolean;
@@ -253,13 +258,12 @@ class NodeExchange implements Exchange {
     this.#response = response;
     this.#expectsContinue = expectsContinue;
     this.#options = options;
-    this.method = request.method!;
-    this.target = request.url!;
-    this.headers = request.rawHeaders;
-  }
-
-  get remoteAddress(): string {
-    return this.#request.socket.remoteAddress ?? '';
+    this.head = {
+      method: request.method!,
+      target: request.url!,
+      headers: request.rawHeaders,
+      remoteAddress: request.socket.remoteAddress ?? '',
+    };
   }
 
   body(): Body | Promise<Body> {
@@ -277,8 +281,10 @@ class NodeExchange implements Exchange {
     });
   }
 
-  respond({ status, headers, body }: Answer): void {
+  respond({ status, body, ...answer }: Answer): void {
     const response = this.#response;
+    const { method } = this.head;
+    const headers = [...answer.headers, ...answer.ownHeaders];
     // Half an answer is out already: what comes now cannot be told.
     if (response.headersSent) response.destroy();
     if (response.destroyed) {
@@ -287,9 +293,9 @@ class NodeExchange implements Exchange {
     }
     // A body that nobody reads would hold the connection: it ends with the answer.
     if (!this.#request.complete || this.#options.isDraining()) headers.push('Connection', 'close');
-    const bodiless = this.method === 'HEAD' || status === 204 || status === 304;
+    const bodiless = method === 'HEAD' || status === 204 || status === 304;
     if (!isStream(body)) {
-      if (!bodiless || (this.method === 'HEAD' && body.length > 0))
+      if (!bodiless || (method === 'HEAD' && body.length > 0))
         headers.push('Content-Length', String(body.length));
       response.writeHead(status, headers);
       response.end(bodiless || body.length === 0 ? undefined : body);

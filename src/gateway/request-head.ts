@@ -3,9 +3,10 @@
  * is outside of it is not refused here but left to node:http. Pure but for a bounded memory of header names.
  */
 import type { HeaderPairs } from '../invoke/invoke.ts';
-import { isDataPlane } from './data-plane.ts';
+import { isDataPlane } from './reading.ts';
 
-export interface RequestHead {
+/** What the text of such a head says. */
+export interface PlainHead {
   method: string;
   target: string;
   headers: HeaderPairs;
@@ -18,7 +19,7 @@ const methods = new Set(['GET', 'POST', 'PUT', 'DELETE', 'PATCH', 'HEAD', 'OPTIO
  * A head of the subset: GET, POST, … of a data-plane path in ASCII, HTTP/1.1, one Host, at most one Content-Length
  * within the limit, no transfer coding, no expectation, no upgrade, a connection that is kept. Undefined: not that.
  */
-export function parseHead(text: string, bodyBytesMax: number): RequestHead | undefined {
+export function parseHead(text: string, bodyBytesMax: number): PlainHead | undefined {
   const lines = text.split('\r\n');
   const first = lines[0]!;
   const space = first.indexOf(' ');
@@ -31,7 +32,7 @@ export function parseHead(text: string, bodyBytesMax: number): RequestHead | und
     badTarget.test(target)
   )
     return undefined;
-  const headers: HeaderPairs = [];
+  const headers: string[] = [];
   let hasHost = false;
   let bodyBytes = -1;
   for (let i = 1; i < lines.length; i++) {

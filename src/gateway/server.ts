@@ -11,7 +11,6 @@ import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { ControlPlaneOptions } from './control-plane.ts';
-import { isDataPlane } from './data-plane.ts';
 import type { Serve } from './exchange.ts';
 import { createFastReader, type FastReader } from './fast-reader.ts';
 import { injectExchange } from './inject.ts';
@@ -21,6 +20,7 @@ import {
   type ReaderLimits,
   wholeBodyBytesMax,
 } from './node-reader.ts';
+import { isDataPlane } from './reading.ts';
 
 export interface ServerOptions {
   host: string;

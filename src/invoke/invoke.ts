@@ -7,8 +7,14 @@ import type { BodyStream } from '../body.ts';
 import type { FunctionFailure, FunctionSettings, VersionSpec } from '../domain/function.ts';
 import type { GatewayError } from '../errors.ts';
 
-/** Header names and values in turn, as they came: repeats and order survive. */
-export type HeaderPairs = string[];
+/**
+ * Header names and values in turn, as they came: repeats and order survive. Whoever has made them may give the same array
+ * again for the same headers, so that others need not look at them again: nobody changes an array that is not their own.
+ */
+export type HeaderPairs = readonly string[];
+
+/** Heads up to this length are remembered, for they may come again. Longer ones rarely do, and are not worth the memory. */
+export const rememberedBytesMax = 1024;
 
 export type Body = Uint8Array | BodyStream;
 
@@ -56,7 +62,10 @@ export interface Call {
   readonly method: string;
   /** Path and query as received, the function's prefix taken off; starts with `/`. */
   readonly target: string;
+  /** The client's and those of its way here; often the array of the call before. */
   readonly headers: HeaderPairs;
+  /** Those that no two calls share: X-Call-Id and Traceparent. A driver sends them behind the others. */
+  readonly ownHeaders: HeaderPairs;
   /** Replaced by what was gathered of it, where the handler needs it whole. */
   body: Body;
   readonly origin: 'http';

@@ -92,7 +92,9 @@ export function hello(secret: unknown, protocol: unknown = 1): string {
   return JSON.stringify({ protocol, secret, pid: 4242, runtime: 'test' });
 }
 
-export function callWith(parts: { body?: Body; headers?: string[]; target?: string } = {}): Call {
+export function callWith(
+  parts: { body?: Body; headers?: string[]; ownHeaders?: string[]; target?: string } = {},
+): Call {
   return {
     id: 'call_1',
     version: undefined as never,
@@ -100,6 +102,7 @@ export function callWith(parts: { body?: Body; headers?: string[]; target?: stri
     method: 'POST',
     target: parts.target ?? '/a?b=c',
     headers: parts.headers ?? [],
+    ownHeaders: parts.ownHeaders ?? [],
     body: parts.body ?? emptyBody,
     origin: 'http',
     deadlineMs: 0,

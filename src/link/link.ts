@@ -12,7 +12,6 @@ import {
   type CallSignal,
   emptyBody,
   failedReply,
-  type HeaderPairs,
   isStream,
   type Reply,
 } from '../invoke/invoke.ts';
@@ -26,17 +25,7 @@ import {
   payloadBytesMax,
   windowBytes,
 } from './frames.ts';
-
-/** What LOAD_FAILED and FAIL carry; see docs/reference/link.md. */
-export interface LinkProblem {
-  reason: string;
-  message: string;
-  type?: string;
-  file?: string;
-  line?: number;
-  column?: number;
-  stack?: string;
-}
+import { CallHeaders, type LinkProblem, parseJson, parseProblem, ReplyHeads } from './payloads.ts';
 
 export interface Hello {
   protocol: 1;
@@ -72,6 +61,8 @@ export class Link {
   readonly #outbox: Outbox;
   readonly #streams = new Slots<Stream>();
   readonly #decoder: FrameDecoder;
+  readonly #callHeaders = new CallHeaders();
+  readonly #replyHeads = new ReplyHeads();
   #closed = false;
   #draining: Promise<void> | undefined;
   #onHello: ((hello: Hello) => void) | undefined;
@@ -188,9 +179,10 @@ export class Link {
   }
 
   #sendCall(id: number, stream: Stream, call: Call, remainingMs: number): void {
-    const headers = call.headers;
+    const { ownHeaders } = call;
     let head = `${call.method}\0${call.target}\0${call.id}\0${remainingMs}`;
-    for (let i = 0; i < headers.length; i++) head += `\0${headers[i]!}`;
+    head += this.#callHeaders.textOf(call.headers);
+    for (let i = 0; i < ownHeaders.length; i++) head += `\0${ownHeaders[i]!}`;
     if (head.length > payloadBytesMax) {
       const detail = `path and headers take ${head.length} bytes; a call has room for ${payloadBytesMax}`;
       const error = new GatewayError('HEADERS_TOO_LARGE', detail);
@@ -369,14 +361,7 @@ export class Link {
     const resolve = stream.resolve;
     if (resolve === undefined)
       throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a second REPLY to one call');
-    const headers: HeaderPairs = chunk.toString('latin1', start, bodyStart).split('\0');
-    const status = Number(headers.shift());
-    if (!Number.isInteger(status) || status < 200 || status > 599 || headers.length % 2 !== 0) {
-      throw new GatewayError(
-        'LINK_PROTOCOL_BROKEN',
-        'a REPLY head without a status or with half a header',
-      );
-    }
+    const { status, headers } = this.#replyHeads.parse(chunk.toString('latin1', start, bodyStart));
     stream.resolve = undefined;
     const first = chunk.subarray(bodyStart, end);
     if ((flags & endFlag) !== 0) {
@@ -460,36 +445,3 @@ const answeredEarly = new GatewayError(
   'CALL_CANCELLED',
   'the function answered before the body ended',
 );
-
-function parseJson(chunk: Buffer, start: number, end: number): Record<string, unknown> {
-  try {
-    const value: unknown = JSON.parse(chunk.toString('utf8', start, end));
-    if (value !== null && typeof value === 'object' && !Array.isArray(value))
-      return value as Record<string, unknown>;
-  } catch {}
-  throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a payload that is not a JSON object');
-}
-
-/** A function can write on its process's link: nothing is taken for what the runtime would have sent. */
-function parseProblem(chunk: Buffer, start: number, end: number): LinkProblem {
-  const value = parseJson(chunk, start, end);
-  const { reason, message } = value;
-  if (typeof reason !== 'string' || typeof message !== 'string')
-    throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a failure without reason and message');
-  const problem: LinkProblem = { reason, message };
-  for (const key of ['type', 'file', 'stack'] as const) {
-    const text = value[key];
-    if (typeof text === 'string') problem[key] = text;
-    else if (text !== undefined && text !== null) throw notOf(key, 'text');
-  }
-  for (const key of ['line', 'column'] as const) {
-    const number = value[key];
-    if (Number.isSafeInteger(number)) problem[key] = number as number;
-    else if (number !== undefined && number !== null) throw notOf(key, 'an integer');
-  }
-  return problem;
-}
-
-function notOf(key: string, kind: string): GatewayError {
-  return new GatewayError('LINK_PROTOCOL_BROKEN', `the ${key} of a failure is not ${kind}`);
-}

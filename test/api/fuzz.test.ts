@@ -345,7 +345,7 @@ test('the fast reader and node:http agree on every request that the fast one tak
       assert.equal(seen.method, parsed.method);
       assert.equal(seen.target, parsed.target);
       assert.equal(seen.body, body);
-      const kept = (pairs: string[]) => {
+      const kept = (pairs: readonly string[]) => {
         const all: string[] = [];
         for (let i = 0; i < pairs.length; i += 2)
           if (pairs[i]!.toLowerCase() !== 'connection') all.push(`${pairs[i]}: ${pairs[i + 1]}`);

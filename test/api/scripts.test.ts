@@ -39,15 +39,15 @@ test('a script that does not read its input answers nevertheless', async () => {
 test('the call is in the environment as in CGI', async () => {
   await put('cgi', {
     script: `printf '%s|' "$REQUEST_METHOD" "$PATH_INFO" "$QUERY_STRING" "$CONTENT_TYPE" \\
-  "$HTTP_X_TAG" "$HTTP_HOST" "$FNWAY_FUNCTION" "$FNWAY_NAMESPACE" "$FNWAY_VERSION"`,
+  "$HTTP_X_TAG" "$HTTP_X_CALL_ID" "$HTTP_HOST" "$FNWAY_FUNCTION" "$FNWAY_NAMESPACE" "$FNWAY_VERSION"`,
   });
   const response = await call('/function/cgi/a%20b?x=1&y=%20', {
     method: 'PUT',
-    headers: { 'content-type': 'text/x', 'x-tag': 'tag; $(id) `id`' },
+    headers: { 'content-type': 'text/x', 'x-tag': 'tag; $(id) `id`', 'x-call-id': 'mine' },
     body: 'b',
   });
   const host = `127.0.0.1:${gateway.port}`;
-  const expected = ['PUT', '/a%20b', 'x=1&y=%20', 'text/x', 'tag; $(id) `id`', host];
+  const expected = ['PUT', '/a%20b', 'x=1&y=%20', 'text/x', 'tag; $(id) `id`', 'mine', host];
   assert.equal(await response.text(), `${[...expected, 'cgi', 'default', '1'].join('|')}|`);
 });
 

@@ -13,7 +13,7 @@ import { formatDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
 import { newId } from '../../ids.ts';
 import type { Version } from '../../invoke/invoke.ts';
-import type { LinkProblem } from '../../link/link.ts';
+import type { LinkProblem } from '../../link/payloads.ts';
 import { type LinkServer, listenForLinks } from '../../link/server.ts';
 import type { Log } from '../../log.ts';
 import type { OutputLog } from '../../telemetry/output.ts';

@@ -292,9 +292,10 @@ function cgiEnvironment(call: Call): Record<string, string> {
     QUERY_STRING: mark === -1 ? '' : call.target.slice(mark + 1),
     FNWAY_CALL_ID: call.id,
   };
-  for (let i = 0; i < call.headers.length; i += 2) {
-    const name = call.headers[i]!.toUpperCase().replaceAll('-', '_');
-    const value = call.headers[i + 1]!;
+  const headers = [...call.headers, ...call.ownHeaders];
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]!.toUpperCase().replaceAll('-', '_');
+    const value = headers[i + 1]!;
     if (name === 'PROXY') continue;
     const key = name === 'CONTENT_TYPE' || name === 'CONTENT_LENGTH' ? name : `HTTP_${name}`;
     env[key] = key in env ? `${env[key]}, ${value}` : value;
