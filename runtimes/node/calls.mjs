@@ -5,6 +5,7 @@
 
 import { hostname } from 'node:os';
 import { inspect } from 'node:util';
+import { CallHead } from './call-head.mjs';
 import { makeEvent, replyOfEvent } from './event.mjs';
 import { problemOf } from './handler.mjs';
 import { endFlag, payloadBytesMax, RequestBody, types, windowBytes } from './link.mjs';
@@ -69,11 +70,11 @@ class Context {
   #call;
   #deadlineMs;
 
-  constructor(call, id, timeoutMs, rawPath) {
+  constructor(call, { id, timeoutMs, target }) {
     this.#call = call;
     this.#deadlineMs = timeoutMs === 0 ? Number.POSITIVE_INFINITY : performance.now() + timeoutMs;
     this.callId = id;
-    this.rawPath = rawPath;
+    this.rawPath = target;
   }
 
   get function() {
@@ -99,7 +100,7 @@ class Context {
 }
 
 export function answerCall(link, flags, stream, chunk, start, bodyStart, end, onEnd) {
-  const fields = chunk.toString('latin1', start, bodyStart).split('\0');
+  const head = new CallHead(chunk.toString('latin1', start, bodyStart));
   const call = new CallInProgress(link, stream, onEnd);
   calls[stream & 0xffff] = call;
   let body = null;
@@ -109,9 +110,9 @@ export function answerCall(link, flags, stream, chunk, start, bodyStart, end, on
     body = call.body = new RequestBody(bytes => link.frame(types.CREDIT, 0, stream, bytes));
     body.push(link.keep(chunk, bodyStart, end));
   }
-  const context = new Context(call, fields[2], Number(fields[3]), fields[1]);
-  if (style === 'web') answerWeb(call, fields, body, context);
-  else answerEvent(call, fields, body, context);
+  const context = new Context(call, head);
+  if (style === 'web') answerWeb(call, head, body, context);
+  else answerEvent(call, head, body, context);
 }
 
 export function dataOfCall(stream, flags, bytes) {
@@ -146,14 +147,11 @@ export function cancelCall(stream, reason) {
   call.onCancel?.(error);
 }
 
-function answerWeb(call, fields, body, context) {
+function answerWeb(call, head, body, context) {
   let result;
   try {
     const request = LightRequest.fromCall({
-      method: fields[0],
-      target: fields[1],
-      headers: fields,
-      headersStart: 4,
+      head,
       body,
       signal: () => call.signal(),
     });
@@ -181,10 +179,10 @@ function sendResponse(call, response) {
   send(call, parts.status, parts.headers, parts.body);
 }
 
-async function answerEvent(call, fields, body, context) {
+async function answerEvent(call, head, body, context) {
   let reply;
   try {
-    const event = await makeEvent(fields, body, settings.bufferedBodyBytesMax);
+    const event = await makeEvent(head, body, settings.bufferedBodyBytesMax);
     if (event === undefined) {
       return fail(call, {
         reason: 'body-too-large',

@@ -20,18 +20,19 @@ class Event {
 }
 
 /** Undefined when the body is longer than `bytesMax`. */
-export async function makeEvent(fields, body, bytesMax) {
-  const target = fields[1];
+export async function makeEvent(head, body, bytesMax) {
+  const { target } = head;
   const mark = target.indexOf('?');
   const path = mark === -1 ? target : target.slice(0, mark);
   const query = queryOf(mark === -1 ? '' : target.slice(mark + 1));
   const headers = Object.create(null);
-  for (let i = 4; i < fields.length; i += 2) {
-    const name = fields[i].toLowerCase();
-    headers[name] = name in headers ? `${headers[name]}, ${fields[i + 1]}` : fields[i + 1];
+  for (let i = 0; i < head.headers.length; i += 2) {
+    const name = head.headers[i].toLowerCase();
+    const value = head.headers[i + 1];
+    headers[name] = name in headers ? `${headers[name]}, ${value}` : value;
   }
   const bytes = await collect(body, bytesMax);
-  return bytes === undefined ? undefined : new Event(fields[0], path, query, headers, bytes);
+  return bytes === undefined ? undefined : new Event(head.method, path, query, headers, bytes);
 }
 
 /** Without a prototype, as the headers: a caller may name a parameter `constructor`. */

@@ -15,7 +15,8 @@ export async function warmUp() {
     const frame = Buffer.from(JSON.stringify(loadOf(round)));
     const { problem } = await becomeInstance(new LoadText().add(endFlag, frame, 0, frame.length));
     if (problem !== undefined) throw new Error(problem.message);
-    const chunk = Buffer.from('GET\0/?a=b\0inv_0\x001000\0Host\0localhost', 'latin1');
+    const head = `GET\0/?a=b\0inv_0\x001000\0X-Call-Id\0${round}\0Traceparent\0${round}\0Host\0localhost`;
+    const chunk = Buffer.from(head, 'latin1');
     answerCall(nowhere, endFlag, 1, chunk, 0, chunk.length, chunk.length, () => {});
   }
   process.chdir('/');

@@ -64,7 +64,7 @@ export interface Call {
   readonly target: string;
   /** The client's and those of its way here; often the array of the call before. */
   readonly headers: HeaderPairs;
-  /** Those that no two calls share: X-Call-Id and Traceparent. A driver sends them behind the others. */
+  /** Those that no two calls share: X-Call-Id and Traceparent. A driver sends them as well. */
   readonly ownHeaders: HeaderPairs;
   /** Replaced by what was gathered of it, where the handler needs it whole. */
   body: Body;

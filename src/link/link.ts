@@ -181,8 +181,8 @@ export class Link {
   #sendCall(id: number, stream: Stream, call: Call, remainingMs: number): void {
     const { ownHeaders } = call;
     let head = `${call.method}\0${call.target}\0${call.id}\0${remainingMs}`;
-    head += this.#callHeaders.textOf(call.headers);
     for (let i = 0; i < ownHeaders.length; i++) head += `\0${ownHeaders[i]!}`;
+    head += this.#callHeaders.textOf(call.headers);
     if (head.length > payloadBytesMax) {
       const detail = `path and headers take ${head.length} bytes; a call has room for ${payloadBytesMax}`;
       const error = new GatewayError('HEADERS_TOO_LARGE', detail);

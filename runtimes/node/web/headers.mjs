@@ -38,7 +38,6 @@ let isLightHeaders;
 export class LightHeaders {
   /** @type {string[]} */
   #list;
-  #start = 0;
   #raw = false;
   #shared = false;
   #immutable = false;
@@ -54,12 +53,10 @@ export class LightHeaders {
   /**
    * Wraps a flat list from the wire, which the gateway has validated, without looking at it.
    * @param {string[]} flat
-   * @param {number} start where the first name stands
    */
-  static fromPairs(flat, start) {
+  static fromPairs(flat) {
     const headers = new LightHeaders(fromWire);
     headers.#list = flat;
-    headers.#start = start;
     headers.#raw = true;
     headers.#shared = true;
     return headers;
@@ -70,7 +67,7 @@ export class LightHeaders {
     const key = headerName(name);
     const list = this.#ready();
     let value = null;
-    for (let i = this.#start; i < list.length; i += 2) {
+    for (let i = 0; i < list.length; i += 2) {
       if (list[i] !== key) continue;
       value = value === null ? list[i + 1] : value + separator(key) + list[i + 1];
     }
@@ -81,7 +78,7 @@ export class LightHeaders {
   getSetCookie() {
     const list = this.#ready();
     const cookies = [];
-    for (let i = this.#start; i < list.length; i += 2) {
+    for (let i = 0; i < list.length; i += 2) {
       if (list[i] === 'set-cookie') cookies.push(list[i + 1]);
     }
     return cookies;
@@ -153,7 +150,7 @@ export class LightHeaders {
     if (this.#raw) {
       this.#raw = false;
       const list = this.#list;
-      for (let i = this.#start; i < list.length; i += 2) list[i] = list[i].toLowerCase();
+      for (let i = 0; i < list.length; i += 2) list[i] = list[i].toLowerCase();
     }
     return this.#list;
   }
@@ -164,8 +161,7 @@ export class LightHeaders {
     this.#ready();
     this.#sorted = null;
     if (this.#shared) {
-      this.#list = this.#list.slice(this.#start);
-      this.#start = 0;
+      this.#list = this.#list.slice();
       this.#shared = false;
     }
     return this.#list;
@@ -174,7 +170,7 @@ export class LightHeaders {
   /** @param {string} key */
   #indexOf(key) {
     const list = this.#ready();
-    for (let i = this.#start; i < list.length; i += 2) {
+    for (let i = 0; i < list.length; i += 2) {
       if (list[i] === key) return i;
     }
     return -1;
@@ -186,7 +182,7 @@ export class LightHeaders {
     const list = this.#ready();
     /** @type {[string, string][]} */
     const all = [];
-    for (let i = this.#start; i < list.length; i += 2) all.push([list[i], list[i + 1]]);
+    for (let i = 0; i < list.length; i += 2) all.push([list[i], list[i + 1]]);
     all.sort((a, b) => (a[0] < b[0] ? -1 : a[0] > b[0] ? 1 : 0));
     /** @type {[string, string][]} */
     const sorted = [];
@@ -214,10 +210,10 @@ export class LightHeaders {
   static {
     appendPairs = (headers, out) => {
       const list = headers.#ready();
-      for (let i = headers.#start; i < list.length; i++) out.push(list[i]);
+      for (let i = 0; i < list.length; i++) out.push(list[i]);
       return out;
     };
-    copyPairs = init => (#list in init ? init.#ready().slice(init.#start) : undefined);
+    copyPairs = init => (#list in init ? init.#ready().slice() : undefined);
     wrapPairs = (list, options) => {
       const headers = new LightHeaders(fromWire);
       headers.#list = list;
@@ -281,11 +277,10 @@ export function pairsOf(init) {
 /**
  * The first value of a header in a flat list whose names may be in any case.
  * @param {string[]} flat
- * @param {number} start
  * @param {string} key in lower case
  */
-export function findHeader(flat, start, key) {
-  for (let i = start; i < flat.length; i += 2) {
+export function findHeader(flat, key) {
+  for (let i = 0; i < flat.length; i += 2) {
     const name = flat[i];
     if (name.length === key.length && (name === key || name.toLowerCase() === key)) {
       return flat[i + 1];

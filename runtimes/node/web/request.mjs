@@ -18,12 +18,16 @@ import { exposeAsWebClass, findHeader, LightHeaders } from './headers.mjs';
 
 /**
  * @typedef {object} Call
+ * @property {CallHead} head
+ * @property {Uint8Array | AsyncIterable<Uint8Array> | null} body chunks must not be reused
+ * @property {() => AbortSignal} signal makes the signal; called once, if anybody asks for it
+ */
+
+/**
+ * @typedef {object} CallHead
  * @property {string} method
  * @property {string} target path and query as received, starting with `/`
  * @property {string[]} headers flat names and values, which belong to the request from now on
- * @property {number} headersStart where the first name stands in `headers`
- * @property {Uint8Array | AsyncIterable<Uint8Array> | null} body chunks must not be reused
- * @property {() => AbortSignal} signal makes the signal; called once, if anybody asks for it
  * @property {string} [origin] of the URL; by default what the headers say
  */
 
@@ -81,7 +85,7 @@ export class LightRequest {
   constructor(input, init = undefined) {
     if (input === fromCall) {
       this.#call = init;
-      this.#method = init.method;
+      this.#method = init.head.method;
       return;
     }
     this.#build(input, dictionary(init));
@@ -104,7 +108,7 @@ export class LightRequest {
   get headers() {
     if (this.#headers === null) {
       const call = /** @type {Call} */ (this.#call);
-      this.#headers = LightHeaders.fromPairs(call.headers, call.headersStart);
+      this.#headers = LightHeaders.fromPairs(call.head.headers);
     }
     return this.#headers;
   }
@@ -202,7 +206,7 @@ export class LightRequest {
   clone() {
     const body = this.#content()?.clone() ?? null;
     const signal = () => followerOf(this.signal);
-    const copy = new LightRequest(fromCall, { method: this.#method, signal });
+    const copy = new LightRequest(fromCall, { head: { method: this.#method }, signal });
     copy.#url = this.url;
     copy.#headers = new LightHeaders(this.headers);
     copy.#body = body;
@@ -328,17 +332,17 @@ const originsMax = 64;
 const plainTargetPattern = /^(?:\/(?![.%])[\w\-~!$&()*+,;=:@.%]*)+(?:\?[\w\-~!$&()*+,;=:@.%/?]*)?$/;
 
 /** @param {Call} call */
-function urlOf(call) {
-  const origin = call.origin ?? originOf(call.headers, call.headersStart);
-  const { target } = call;
+function urlOf({ head }) {
+  const origin = head.origin ?? originOf(head.headers);
+  const { target } = head;
   return plainTargetPattern.test(target) ? origin + target : new URL(origin + target).href;
 }
 
-/** @param {string[]} headers @param {number} start */
-function originOf(headers, start) {
-  const proto = findHeader(headers, start, 'x-forwarded-proto') ?? 'http';
-  const forwarded = findHeader(headers, start, 'x-forwarded-host');
-  const host = forwarded ?? findHeader(headers, start, 'host') ?? 'localhost';
+/** @param {string[]} headers */
+export function originOf(headers) {
+  const proto = findHeader(headers, 'x-forwarded-proto') ?? 'http';
+  const forwarded = findHeader(headers, 'x-forwarded-host');
+  const host = forwarded ?? findHeader(headers, 'host') ?? 'localhost';
   const key = `${proto}://${host}`;
   let origin = origins.get(key);
   if (origin === undefined) {

@@ -193,7 +193,7 @@ export class LightResponse {
     if (code === 204 || code === 205 || code === 304) {
       throw new TypeError(`Response: status ${code} cannot have a body`);
     }
-    if (type === null || findHeader(this.#list, 0, 'content-type') !== undefined) return;
+    if (type === null || findHeader(this.#list, 'content-type') !== undefined) return;
     if (this.#list === noHeaders) this.#list = ['content-type', type];
     else this.#list.push('content-type', type);
   }
