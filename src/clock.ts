@@ -2,6 +2,8 @@
  * Time as a port: the only place that reads the machine's clocks or sets timers.
  * `src/testing/fake-clock.ts` is its other implementation; a test moves it by hand.
  */
+import { performance } from 'node:perf_hooks';
+
 export interface Clock {
   /** Wall clock, milliseconds since the epoch. For records and people; may jump. */
   now(): number;
@@ -16,6 +18,7 @@ export interface Timer {
   cancel(): void;
 }
 
+// Imported, not the global: that is looked up, and checked, at every call.
 export const systemClock: Clock = {
   now: () => Date.now(),
   monotonicMs: () => performance.now(),

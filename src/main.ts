@@ -141,7 +141,7 @@ async function build(
   const invoke = compose(
     [
       counters({ clock, metrics }),
-      deadline({ clock, wheel: new TimerWheel(clock) }),
+      deadline(new TimerWheel(clock)),
       gather({
         needsWhole: version => pool.needsWholeBodies(version),
         bufferedBodyBytesMax: limits.bufferedBodyBytesMax,

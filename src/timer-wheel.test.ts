@@ -27,7 +27,9 @@ test('deadlines fire once, never early, at most a tick late, whenever they are a
       for (const { pauseMs, delayMs, removed } of all) {
         await clock.advance(pauseMs);
         const dueMs = clock.monotonicMs() + delayMs;
-        const deadline = wheel.add(dueMs, () => lateMs.push(clock.monotonicMs() - dueMs));
+        const deadline = wheel.after(dueMs - clock.monotonicMs(), () =>
+          lateMs.push(clock.monotonicMs() - dueMs),
+        );
         if (removed) wheel.remove(deadline);
         else expected++;
       }
@@ -46,7 +48,7 @@ test('a deadline beyond one turn of the wheel waits for its own turn', async () 
   const wheel = new TimerWheel(clock);
   const fired: number[] = [];
   for (const dueMs of [50, 50 + turnMs, 50 + 2 * turnMs])
-    wheel.add(dueMs, () => fired.push(clock.monotonicMs()));
+    wheel.after(dueMs - clock.monotonicMs(), () => fired.push(clock.monotonicMs()));
   await clock.advance(50 + turnMs - 1);
   assert.equal(fired.length, 1);
   await clock.advance(tickMs + 1);
@@ -60,9 +62,9 @@ test('after a blocked event loop everything that is due fires, and nothing else'
     const clock = new FakeClock();
     const wheel = new TimerWheel(clock);
     const fired: string[] = [];
-    wheel.add(20, () => fired.push('20'));
-    wheel.add(blockedMs - 5, () => fired.push('shortly before'));
-    wheel.add(blockedMs + 200, () => fired.push('after'));
+    wheel.after(20, () => fired.push('20'));
+    wheel.after(blockedMs - 5, () => fired.push('shortly before'));
+    wheel.after(blockedMs + 200, () => fired.push('after'));
     clock.skip(blockedMs);
     await clock.advance(tickMs);
     assert.deepEqual(fired.sort(), ['20', 'shortly before']);
@@ -75,10 +77,10 @@ test('a deadline added while another fires is not forgotten, even when it is pas
   const clock = new FakeClock();
   const wheel = new TimerWheel(clock);
   let fired = 0;
-  wheel.add(1000, () => {});
-  wheel.add(180, () => {
-    wheel.add(clock.monotonicMs() - 60, () => fired++);
-    wheel.add(clock.monotonicMs() + 1, () => fired++);
+  wheel.after(1000, () => {});
+  wheel.after(180, () => {
+    wheel.after(-60, () => fired++);
+    wheel.after(1, () => fired++);
   });
   clock.skip(200);
   await clock.advance(4 * tickMs);
@@ -97,7 +99,7 @@ test('calls that end long before their deadlines set a timer once a turn', async
     },
   });
   for (let elapsedMs = 0; elapsedMs < turnMs; elapsedMs += 4) {
-    const deadline = wheel.add(clock.monotonicMs() + 60_000, () => assert.fail('it was removed'));
+    const deadline = wheel.after(60_000, () => assert.fail('it was removed'));
     await clock.advance(4);
     wheel.remove(deadline);
   }
@@ -109,7 +111,7 @@ test('a deadline before the one that is waited for fires on time', async () => {
   const wheel = new TimerWheel(clock);
   const fired: number[] = [];
   for (const dueMs of [9000, 3000, 40, 6000])
-    wheel.add(dueMs, () => fired.push(clock.monotonicMs()));
+    wheel.after(dueMs - clock.monotonicMs(), () => fired.push(clock.monotonicMs()));
   await clock.advance(10_000);
   assert.deepEqual(fired, [40, 3000, 6000, 9000]);
 });
@@ -117,14 +119,14 @@ test('a deadline before the one that is waited for fires on time', async () => {
 test('removing is idempotent, also after it has fired and from within', async () => {
   const clock = new FakeClock();
   const wheel = new TimerWheel(clock);
-  const own = wheel.add(10, () => wheel.remove(own));
-  const other = wheel.add(10, () => {});
+  const own = wheel.after(10, () => wheel.remove(own));
+  const other = wheel.after(10, () => {});
   wheel.remove(other);
   wheel.remove(other);
   await clock.advance(50);
   wheel.remove(own);
   let fired = 0;
-  wheel.add(clock.monotonicMs() + 10, () => fired++);
+  wheel.after(10, () => fired++);
   await clock.advance(30);
   assert.equal(fired, 1);
 });

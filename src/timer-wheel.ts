@@ -38,17 +38,20 @@ export class TimerWheel {
     return this.#count;
   }
 
-  add(dueMs: number, onDue: () => void): Deadline {
-    if (this.#count === 0) this.#tick = this.#tickOf(this.#clock.monotonicMs());
+  /** `onDue` runs once, `delayMs` from now, unless the deadline is removed. */
+  after(delayMs: number, onDue: () => void): Deadline {
+    const nowMs = this.#clock.monotonicMs();
+    const dueMs = nowMs + delayMs;
+    const current = this.#tickOf(nowMs);
+    if (this.#count === 0) this.#tick = current;
+    const tick = Math.ceil(dueMs / tickMs);
     // Due within the tick that has been looked at already: the next one takes it.
-    const slot = Math.max(Math.ceil(dueMs / tickMs), this.#tick + 1) % slots;
+    const slot = Math.max(tick, this.#tick + 1) % slots;
     const list = this.#wheel[slot]!;
     const deadline = { dueMs, onDue, slot, index: list.length };
     list.push(deadline);
     this.#count++;
-    const current = this.#tickOf(this.#clock.monotonicMs());
-    const tick = Math.max(Math.ceil(dueMs / tickMs), current + 1);
-    this.#arm(Math.min(tick, current + slots));
+    this.#arm(Math.min(Math.max(tick, current + 1), current + slots));
     return deadline;
   }
 

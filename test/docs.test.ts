@@ -33,6 +33,7 @@ const noLimits: Record<string, string> = {
   'src/gateway/request-head.ts kindsMax': 'a cache',
   'src/gateway/fast-reader.ts copyBytesMax': 'how bytes are written',
   'src/link/frames.ts copyBytesMax': 'how bytes are written',
+  'src/link/link.ts aloneCallsMin': 'how bytes are written',
   'src/link/frames.ts typeMax': 'of the protocol',
   'src/driver/process/child.ts outputAfterExitMsMax': 'a wait for output that is on its way',
   'src/driver/process/cgroup.ts removeTriesMax': 'tidying up',

@@ -4,6 +4,7 @@
  */
 
 import { hostname } from 'node:os';
+import { performance } from 'node:perf_hooks';
 import { inspect } from 'node:util';
 import { CallHead } from './call-head.mjs';
 import { makeEvent, replyOfEvent } from './event.mjs';

@@ -41,7 +41,12 @@ export class Link {
   #partial = undefined;
   #filled = 0;
   #onFrame;
-  #flush = () => this.flush();
+  /** A head is written at once, and not at the end of the turn: there is nobody to share the write with. */
+  prompt = false;
+  #flush = () => {
+    this.#scheduled = false;
+    this.flush();
+  };
 
   /**
    * @param {string} path the gateway's socket
@@ -72,7 +77,7 @@ export class Link {
         const bytes = this.#buffer.write(body, this.#used, 'utf8');
         this.#used += bytes;
         this.#header(at, type, flags, stream, head.length, head.length + bytes);
-        return;
+        return this.#leave();
       }
       body = Buffer.from(body);
     }
@@ -82,6 +87,7 @@ export class Link {
     this.#used += headerBytes;
     this.#used += this.#buffer.write(head, this.#used, 'latin1');
     this.#body(body, inline);
+    this.#leave();
   }
 
   frame(type, flags, stream, arg, payload = empty) {
@@ -90,6 +96,7 @@ export class Link {
     this.#header(this.#used, type, flags, stream, arg, payload.length);
     this.#used += headerBytes;
     this.#body(payload, inline);
+    this.#schedule();
   }
 
   json(type, stream, value) {
@@ -116,7 +123,6 @@ export class Link {
   }
 
   flush() {
-    this.#scheduled = false;
     if (this.#used > this.#start) {
       this.#socket.write(this.#buffer.subarray(this.#start, this.#used));
       this.#start = this.#used;
@@ -135,11 +141,18 @@ export class Link {
     this.#socket.end(fn);
   }
 
+  #leave() {
+    if (this.prompt) this.flush();
+    else this.#schedule();
+  }
+
+  #schedule() {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#flush);
+  }
+
   #reserve(bytes) {
-    if (!this.#scheduled) {
-      this.#scheduled = true;
-      setImmediate(this.#flush);
-    }
     if (this.#used + bytes <= this.#buffer.length) return;
     this.#spill();
     this.#buffer = Buffer.allocUnsafeSlow(Math.max(bufferBytes, bytes));

@@ -28,6 +28,9 @@ const loadText = new LoadText();
 let loading = false;
 let stopping = false;
 let inFlight = 0;
+/** Calls in a row that came while no other was here. After so many the next is taken to be alone too. */
+let aloneCalls = 0;
+const aloneCallsMin = 16;
 
 const link = new Link(path, receive, () => process.exit(0));
 // Compiled TypeScript carries its source map: errors then name the user's own lines.
@@ -41,6 +44,8 @@ function receive(type, flags, stream, arg, chunk, start, end) {
   switch (type) {
     case types.CALL:
       inFlight++;
+      aloneCalls = inFlight === 1 ? aloneCalls + 1 : 0;
+      link.prompt = aloneCalls > aloneCallsMin;
       return answerCall(link, flags, stream, chunk, start, start + arg, end, callEnded);
     case types.DATA:
       if (stream !== 0) return dataOfCall(stream, flags, link.keep(chunk, start, end));

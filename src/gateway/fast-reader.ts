@@ -56,6 +56,7 @@ export function createFastReader(options: FastReaderOptions): FastReader {
     date: new DateHeader(options.clock),
     connections,
     draining: false,
+    sweepDueMs: options.clock.monotonicMs() + sweepMs,
   };
   // Open after the client's end, so that a request that is read can be handed over; its call is cancelled, as with
   // node:http and nginx: a client that has left looks the same.
@@ -65,6 +66,7 @@ export function createFastReader(options: FastReaderOptions): FastReader {
   let timer: Timer | undefined = options.clock.after(sweepMs, sweep, { unref: true });
   function sweep(): void {
     const nowMs = options.clock.monotonicMs();
+    shared.sweepDueMs = nowMs + sweepMs;
     for (const connection of connections) {
       connection.closeIfIdleSince(nowMs - options.idleMsMax);
       connection.closeIfStuckSince(nowMs - options.idleMsMax);
@@ -91,6 +93,8 @@ interface Shared extends FastReaderOptions {
   date: DateHeader;
   connections: Set<Connection>;
   draining: boolean;
+  /** When connections are looked at next: near enough to now for one that waits a minute, and costs nothing. */
+  sweepDueMs: number;
 }
 
 class Connection {
@@ -252,7 +256,7 @@ class Connection {
   #next(): void {
     if (this.#state === 'over') return;
     this.#state = 'idle';
-    this.#sinceMs = this.#shared.clock.monotonicMs();
+    this.#sinceMs = this.#shared.sweepDueMs;
     if (this.#shared.draining) return void this.#socket.end();
     this.#readWaiting();
   }

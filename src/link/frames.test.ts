@@ -181,6 +181,7 @@ describe('the outbox', { timeout: 30_000 }, () => {
       { weight: 1, arbitrary: fc.integer({ min: 60_000, max: 65_000 }) },
     ),
     turn: fc.boolean(),
+    prompt: fc.boolean(),
   });
 
   test('what is posted arrives whole and in order, with and without waiting between', async () => {
@@ -191,7 +192,8 @@ describe('the outbox', { timeout: 30_000 }, () => {
           const peer = new Peer(far);
           const outbox = new Outbox(near);
           const expected: RawFrame[] = [];
-          for (const [n, { type, stream, head, bytes, turn }] of posts.entries()) {
+          for (const [n, { type, stream, head, bytes, turn, prompt }] of posts.entries()) {
+            outbox.prompt = prompt;
             const body = Buffer.alloc(bytes, n + 1);
             if (type === types.CALL) outbox.head(type as FrameType, 1, stream, head, body);
             else outbox.frame(type as FrameType, 0, stream, n, body);

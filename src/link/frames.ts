@@ -131,7 +131,12 @@ export class Outbox {
   #start = 0;
   #used = 0;
   #scheduled = false;
-  readonly #flush = () => this.flush();
+  /** A head is written at once instead, for there is nobody to share with. */
+  prompt = false;
+  readonly #flush = () => {
+    this.#scheduled = false;
+    this.flush();
+  };
 
   constructor(socket: Socket) {
     this.#socket = socket;
@@ -146,6 +151,8 @@ export class Outbox {
     this.#buffer.write(head, this.#used, 'latin1');
     this.#used += head.length;
     this.#body(body, inline);
+    if (this.prompt) this.flush();
+    else this.#schedule();
   }
 
   frame(type: FrameType, flags: number, stream: number, arg: number, payload: Uint8Array): void {
@@ -153,6 +160,7 @@ export class Outbox {
     this.#reserve(headerBytes + (inline ? payload.length : 0));
     this.#header(type, flags, stream, arg, payload.length);
     this.#body(payload, inline);
+    this.#schedule();
   }
 
   /** True while the socket takes bytes faster than they arrive here. */
@@ -161,7 +169,6 @@ export class Outbox {
   }
 
   flush(): void {
-    this.#scheduled = false;
     if (this.#used > this.#start) {
       this.#socket.write(this.#buffer.subarray(this.#start, this.#used));
       this.#start = this.#used;
@@ -174,11 +181,13 @@ export class Outbox {
     }
   }
 
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(this.#flush);
+  }
+
   #reserve(bytes: number): void {
-    if (!this.#scheduled) {
-      this.#scheduled = true;
-      setImmediate(this.#flush);
-    }
     if (this.#used + bytes <= this.#buffer.length) return;
     this.#spill();
     this.#buffer = Buffer.allocUnsafeSlow(Math.max(bufferBytes, bytes));

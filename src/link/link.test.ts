@@ -4,23 +4,25 @@
  * scripts frame by frame. Time is a fake clock; waiting is for frames and states.
  */
 import assert from 'node:assert/strict';
-import { connect } from 'node:net';
+import { connect, type Socket } from 'node:net';
+import { Duplex } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { isGatewayError } from '../errors.ts';
 import { failedReply } from '../invoke/invoke.ts';
-import type { Loaded } from './link.ts';
+import { aloneCallsMin, Link, type Loaded } from './link.ts';
 import {
   callWith,
   hello,
   type Links,
   leave,
   openLinks,
+  type Running,
   read,
   source,
   start,
   until,
 } from './link-fixture.ts';
-import { bodyOf, END, fieldsOf, Peer, types } from './peer-fixture.ts';
+import { bodyOf, END, encode, encodeHead, fieldsOf, Peer, types } from './peer-fixture.ts';
 import { linkLimits } from './server.ts';
 
 let links: Links;
@@ -313,5 +315,54 @@ describe('a call', { timeout: 20_000 }, () => {
     assert.equal(await read((await next.reply).body), 'still here');
     assert.equal(running.ended(), 1);
     link.destroy();
+  });
+});
+
+describe('when calls are written', () => {
+  /** The gateway's end over a socket that is none, so that each write of it is seen as it happens. */
+  function watched() {
+    const writes: Buffer[] = [];
+    const socket = new Duplex({
+      read() {},
+      write(chunk, _encoding, done) {
+        // A copy: the outbox uses its memory again.
+        writes.push(Buffer.from(chunk));
+        done();
+      },
+    });
+    const link = new Link(socket as Socket, () => {});
+    socket.push(encode({ type: types.HELLO, payload: hello('x') }));
+    const turn = () => new Promise(resolve => setImmediate(resolve));
+    const answer = async ({ reply }: Running, call: Buffer) => {
+      const stream = call.readUInt32LE(8);
+      socket.push(encodeHead({ type: types.REPLY, flags: END, stream, fields: ['200'] }));
+      await reply;
+    };
+    /** One call alone; how many writes there were when it was made, and in its turn. */
+    const once = async () => {
+      const before = writes.length;
+      const running = start(link);
+      const atOnce = writes.length - before;
+      await turn();
+      const inTurn = writes.length - before;
+      await answer(running, writes.at(-1)!);
+      return { atOnce, inTurn };
+    };
+    return { link, writes, turn, answer, once };
+  }
+
+  test('calls share a write at the end of the turn, until enough of them came alone', async () => {
+    const { link, writes, turn, answer, once } = watched();
+    await turn();
+    for (let i = 0; i < aloneCallsMin; i++)
+      assert.deepEqual(await once(), { atOnce: 0, inTurn: 1 }, `call ${i}`);
+    for (let i = 0; i < 3; i++) assert.deepEqual(await once(), { atOnce: 1, inTurn: 1 });
+    const before = writes.length;
+    const both = [start(link), start(link)];
+    assert.equal(writes.length - before, 1, 'the first could not know');
+    await turn();
+    assert.equal(writes.length - before, 2);
+    for (const [i, running] of both.entries()) await answer(running, writes[before + i]!);
+    assert.deepEqual(await once(), { atOnce: 0, inTurn: 1 });
   });
 });

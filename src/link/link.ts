@@ -53,6 +53,9 @@ interface Stream {
   cancelled: boolean;
 }
 
+/** After so many calls in a row of which none met another, the next is taken to be alone too. */
+export const aloneCallsMin = 16;
+
 /** Credit is returned in steps of this, so that a long body costs few CREDIT frames. */
 const creditStepBytes = windowBytes / 4;
 
@@ -63,6 +66,8 @@ export class Link {
   readonly #decoder: FrameDecoder;
   readonly #callHeaders = new CallHeaders();
   readonly #replyHeads = new ReplyHeads();
+  /** Calls in a row that found the process idle. */
+  #aloneCalls = 0;
   #closed = false;
   #draining: Promise<void> | undefined;
   #onHello: ((hello: Hello) => void) | undefined;
@@ -173,6 +178,8 @@ export class Link {
         cancelled: false,
       };
       const id = this.#streams.add(stream);
+      this.#aloneCalls = this.#streams.size === 1 ? this.#aloneCalls + 1 : 0;
+      this.#outbox.prompt = this.#aloneCalls > aloneCallsMin;
       this.#sendCall(id, stream, call, remainingMs);
       signal.onAbort(reason => this.#cancel(id, stream, reason));
     });

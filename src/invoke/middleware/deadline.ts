@@ -2,19 +2,16 @@
  * Bounds the whole call by its version's timeout: until the head 504, after it the answer breaks off. Outside of all
  * middleware that takes time, so that theirs counts. A call that no instance was free for is no failure of the function.
  */
-import type { Clock } from '../../clock.ts';
 import { formatDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
 import type { TimerWheel } from '../../timer-wheel.ts';
 import { failedReply, isStream, type Middleware, type Reply } from '../invoke.ts';
 
-export function deadline(options: { clock: Clock; wheel: TimerWheel }): Middleware {
-  const { clock, wheel } = options;
+export function deadline(wheel: TimerWheel): Middleware {
   return next =>
     function withDeadline(call, signal) {
       const { timeoutMs } = call.version.spec;
-      call.deadlineMs = clock.monotonicMs() + timeoutMs;
-      const entry = wheel.add(call.deadlineMs, () => {
+      const entry = wheel.after(timeoutMs, () => {
         const within = `within ${formatDuration(timeoutMs)}, the function's timeout`;
         if (call.gathering)
           return signal.abort(
@@ -23,6 +20,7 @@ export function deadline(options: { clock: Clock; wheel: TimerWheel }): Middlewa
         const what = call.instance === undefined ? 'no instance was free' : 'it did not answer';
         signal.abort(new GatewayError('CALL_DEADLINE_EXCEEDED', `${what} ${within}`));
       });
+      call.deadlineMs = entry.dueMs;
       return next(call, signal).then(
         reply => {
           if (isStream(reply.body)) reply.body.onClose(() => wheel.remove(entry));

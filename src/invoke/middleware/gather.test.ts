@@ -115,7 +115,7 @@ test('at the deadline it is the body that came too late, not the function', asyn
   const clock = new FakeClock();
   const { invoke } = bench();
   const { call } = streamed();
-  const bounded = deadline({ clock, wheel: new TimerWheel(clock) })(invoke);
+  const bounded = deadline(new TimerWheel(clock))(invoke);
   const refused = assert.rejects(bounded(call, new CallSignal()), {
     code: 'REQUEST_TIMED_OUT',
     message: /the body did not come within 100ms/,

@@ -33,7 +33,7 @@ describe('deadline', () => {
   function bounded(next: Invoke) {
     const clock = new FakeClock();
     const wheel = new TimerWheel(clock);
-    const invoke = deadline({ clock, wheel })(next);
+    const invoke = deadline(wheel)(next);
     return { clock, wheel, invoke };
   }
   const version = mockVersion({}, { timeoutMs: 100 });
