@@ -6,8 +6,10 @@ import { randomBytes, randomFillSync } from 'node:crypto';
 
 const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
 
+const textsAtOnce = 128;
+
 /**
- * Randomness as text, for 128 ids or traces at a time: a call to the generator for each would cost more than all the
+ * Randomness as text, for many ids or traces at a time: a call to the generator for each would cost more than all the
  * rest, and a part of a text costs less than putting letters together.
  */
 class RandomText {
@@ -16,9 +18,9 @@ class RandomText {
   #text = '';
   #offset = 0;
 
-  /** `encode` makes `length` letters of what is random for one text. */
+  /** `bytes` of randomness for one text; `encode` makes the letters of all. */
   constructor(bytes: number, encode: (bytes: Buffer) => string) {
-    this.#bytes = Buffer.alloc(bytes * 128);
+    this.#bytes = Buffer.alloc(bytes * textsAtOnce);
     this.#encode = encode;
   }
 

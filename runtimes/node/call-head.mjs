@@ -1,9 +1,11 @@
 /**
- * The head of a CALL (docs/reference/link.md). Two of its headers are its own; the others come again with the next call of
- * the same client, and are then not read again.
+ * The head of a CALL (docs/reference/link.md). Two of its headers are its own; the others mostly come again with the next
+ * call, and are then not read again.
  */
 import { originOf } from './web/request.mjs';
 
+/** Longer ones rarely come again, and are not worth their memory. */
+const rememberedCharsMax = 1024;
 const ownNames = ['X-Call-Id', 'Traceparent'];
 
 /** Headers that may be those of several calls. */
@@ -51,9 +53,10 @@ export class CallHead {
     // A gateway that orders them in another way is served as well, only not as fast.
     const isOwn = own[0] === ownNames[0] && own[2] === ownNames[1];
     const rest = this.#text.slice(isOwn ? this.#at : start);
-    if (rest !== last.text) last = new SharedHeaders(rest);
-    this.#shared = last;
-    return isOwn ? own.concat(last.pairs) : last.pairs.slice();
+    const shared = rest === last.text ? last : new SharedHeaders(rest);
+    if (rest.length <= rememberedCharsMax) last = shared;
+    this.#shared = shared;
+    return isOwn ? own.concat(shared.pairs) : shared.pairs.slice();
   }
 
   #next() {

@@ -1,6 +1,6 @@
 /**
  * The instance's end of the link (docs/reference/link.md): frames in, frames out, flow control. Knows nothing of
- * handlers; main.mjs does. Outgoing frames of one turn of the event loop leave in one write.
+ * handlers; main.mjs does. Outgoing frames of one turn of the event loop leave in one write, but for a reply that is alone.
  */
 import { connect } from 'node:net';
 

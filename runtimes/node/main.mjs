@@ -28,7 +28,7 @@ const loadText = new LoadText();
 let loading = false;
 let stopping = false;
 let inFlight = 0;
-/** Calls in a row that came while no other was here. After so many the next is taken to be alone too. */
+/** Calls in a row that came while no other was here. After so many the next is taken to be alone too: as in the gateway. */
 let aloneCalls = 0;
 const aloneCallsMin = 16;
 

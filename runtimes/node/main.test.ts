@@ -296,6 +296,35 @@ describe('calls', { timeout: 30_000 }, () => {
     instance.end();
   });
 
+  test('calls alone for long, then together, then alone again, are each answered once', async () => {
+    const instance = await loaded(`
+      export default request => {
+        const { pathname } = new URL(request.url);
+        if (pathname !== '/stream') return new Response(pathname);
+        return new Response(new ReadableStream({
+          start(c) { c.enqueue(new TextEncoder().encode('str')); c.enqueue(new Uint8Array(9000)); c.close(); }
+        }));
+      }`);
+    for (let round = 0; round < 2; round++) {
+      for (let i = 0; i < 20; i++) assert.equal(await instance.ask(`/alone-${i}`), `/alone-${i}`);
+      const streams = [instance.call('/stream'), instance.call('/a'), instance.call('/b')];
+      const [long, a, b] = await Promise.all(
+        streams.map(stream => instance.peer.next(types.REPLY, stream)),
+      );
+      assert.deepEqual([bodyOf(a!).toString(), bodyOf(b!).toString()], ['/a', '/b']);
+      let bytes = bodyOf(long!).length;
+      for (let end = false; !end; ) {
+        const frame = await instance.peer.next(types.DATA, streams[0]);
+        bytes += frame.payload.length;
+        end = (frame.flags & END) !== 0;
+      }
+      assert.equal(bytes, 9003);
+    }
+    const more = instance.peer.frames.filter(frame => frame.stream !== 0);
+    assert.deepEqual(more, [], 'nothing was sent twice');
+    instance.end();
+  });
+
   test('64 long answers at once come whole, and nothing is warned about', async () => {
     const instance = await loaded(`
       async function* parts() { for (let i = 0; i < 20; i++) yield Buffer.alloc(10_000, 'x'); }

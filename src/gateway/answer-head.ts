@@ -1,9 +1,9 @@
 /** What of a function's headers goes to the client: pure, and the same for the same headers. */
 import type { HeaderPairs } from '../invoke/invoke.ts';
-import { headerOf } from './exchange.ts';
 import {
   badHeaderValue,
   connectionOptions,
+  headerOf,
   isGatewaysOwn,
   isHeaderName,
   isHopByHop,

@@ -34,21 +34,12 @@ export interface Answer {
   status: number;
   /** Often the array of the answer before. */
   headers: HeaderPairs;
-  /** Those that no two answers share. */
+  /** Each answer's own: X-Call-Id. */
   ownHeaders: HeaderPairs;
   body: Body;
 }
 
 export type Serve = (exchange: Exchange) => void;
-
-/** The value of a header, or undefined; the first one where it repeats. */
-export function headerOf(headers: HeaderPairs, name: string): string | undefined {
-  for (let i = 0; i < headers.length; i += 2) {
-    const candidate = headers[i]!;
-    if (candidate.length === name.length && candidate.toLowerCase() === name) return headers[i + 1];
-  }
-  return undefined;
-}
 
 /** Ends a connection in the middle of an answer. What a client has not read for long is not kept for it either. */
 export function breakOff(socket: Socket): void {

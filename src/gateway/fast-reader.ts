@@ -93,7 +93,7 @@ interface Shared extends FastReaderOptions {
   date: DateHeader;
   connections: Set<Connection>;
   draining: boolean;
-  /** When connections are looked at next: near enough to now for one that waits a minute, and costs nothing. */
+  /** When connections are looked at next: taken for now by those that begin to wait. Half a second in a minute, for no clock. */
   sweepDueMs: number;
 }
 

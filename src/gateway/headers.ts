@@ -7,7 +7,6 @@ import type { HeaderPairs } from '../invoke/invoke.ts';
 
 /** What the gateway itself reads of a request's headers, found in one pass. */
 export interface Incoming {
-  pairs: HeaderPairs;
   authorization: string | undefined;
   callId: string | undefined;
   connection: string | undefined;
@@ -20,7 +19,6 @@ export interface Incoming {
 
 export function readHeaders(pairs: HeaderPairs): Incoming {
   const incoming: Incoming = {
-    pairs,
     authorization: undefined,
     callId: undefined,
     connection: undefined,
@@ -80,6 +78,15 @@ function readHeader(incoming: Incoming, name: string, value: string): void {
 
 function isPlainConnection(value: string): boolean {
   return value === 'keep-alive' || value === 'close' || value === 'Keep-Alive';
+}
+
+/** The value of a header, or undefined; the first one where it repeats. */
+export function headerOf(headers: HeaderPairs, name: string): string | undefined {
+  for (let i = 0; i < headers.length; i += 2) {
+    const candidate = headers[i]!;
+    if (candidate.length === name.length && candidate.toLowerCase() === name) return headers[i + 1];
+  }
+  return undefined;
 }
 
 /** Headers that the gateway writes anew. */

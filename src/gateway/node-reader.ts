@@ -16,15 +16,9 @@ import type { Clock, Timer } from '../clock.ts';
 import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
 import { type Body, emptyBody, isStream } from '../invoke/invoke.ts';
-import {
-  type Answer,
-  breakOff,
-  type Exchange,
-  headerOf,
-  type RequestHead,
-  type Serve,
-} from './exchange.ts';
-import { isDataPlane } from './reading.ts';
+import { type Answer, breakOff, type Exchange, type RequestHead, type Serve } from './exchange.ts';
+import { headerOf } from './headers.ts';
+import { isDataPlane } from './target.ts';
 
 export interface ReaderLimits {
   /** Request line and headers together. */

@@ -7,21 +7,7 @@ import { type HeaderPairs, rememberedBytesMax } from '../invoke/invoke.ts';
 import { type AnswerHead, answerHead } from './answer-head.ts';
 import type { RequestHead } from './exchange.ts';
 import { connectionOptions, type Incoming, isHopByHop, isOurs, readHeaders } from './headers.ts';
-
-const prefix = '/function/';
-
-export function isDataPlane(target: string): boolean {
-  return target.startsWith(prefix);
-}
-
-export interface Address {
-  namespace: string;
-  name: string;
-  /** NaN for what is no version's number. */
-  version: number | undefined;
-  /** Path and query for the function. */
-  rest: string;
-}
+import { type Address, parseTarget } from './target.ts';
 
 export class Reading {
   readonly address: Address;
@@ -86,35 +72,10 @@ export class Reading {
 }
 
 function isShort(headers: HeaderPairs): boolean {
-  let length = 0;
+  // An empty text takes its place in the array too.
+  let length = headers.length;
   for (const text of headers) length += text.length;
   return length <= rememberedBytesMax;
-}
-
-/** Where a request goes. Names are not checked here: what is no name is no function. */
-function parseTarget(target: string): Address {
-  let end = prefix.length;
-  while (end < target.length) {
-    const c = target.charCodeAt(end);
-    if (c === 0x2f || c === 0x3f) break;
-    end++;
-  }
-  let name = target.slice(prefix.length, end);
-  let version: number | undefined;
-  const at = name.indexOf('@');
-  if (at !== -1) {
-    const text = name.slice(at + 1);
-    version = /^[1-9]\d{0,8}$/.test(text) ? Number(text) : Number.NaN;
-    name = name.slice(0, at);
-  }
-  let namespace = 'default';
-  const dot = name.indexOf('.');
-  if (dot !== -1) {
-    namespace = name.slice(dot + 1);
-    name = name.slice(0, dot);
-  }
-  const tail = target.slice(end);
-  return { namespace, name, version, rest: tail.charCodeAt(0) === 0x2f ? tail : `/${tail}` };
 }
 
 function isAscii(text: string): boolean {

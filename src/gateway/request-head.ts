@@ -3,7 +3,7 @@
  * is outside of it is not refused here but left to node:http. Pure but for a bounded memory of header names.
  */
 import type { HeaderPairs } from '../invoke/invoke.ts';
-import { isDataPlane } from './reading.ts';
+import { isDataPlane } from './target.ts';
 
 /** What the text of such a head says. */
 export interface PlainHead {

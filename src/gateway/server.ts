@@ -20,7 +20,7 @@ import {
   type ReaderLimits,
   wholeBodyBytesMax,
 } from './node-reader.ts';
-import { isDataPlane } from './reading.ts';
+import { isDataPlane } from './target.ts';
 
 export interface ServerOptions {
   host: string;

@@ -13,7 +13,10 @@ import type { GatewayError } from '../errors.ts';
  */
 export type HeaderPairs = readonly string[];
 
-/** Heads up to this length are remembered, for they may come again. Longer ones rarely do, and are not worth the memory. */
+/**
+ * Heads up to this length are remembered, for they may come again. Longer ones rarely do, and are not worth the memory.
+ * What is kept of a head that was cut down to this may hold all of its text.
+ */
 export const rememberedBytesMax = 1024;
 
 export type Body = Uint8Array | BodyStream;
@@ -64,7 +67,7 @@ export interface Call {
   readonly target: string;
   /** The client's and those of its way here; often the array of the call before. */
   readonly headers: HeaderPairs;
-  /** Those that no two calls share: X-Call-Id and Traceparent. A driver sends them as well. */
+  /** Each call's own: X-Call-Id and Traceparent. A driver sends them as well. */
   readonly ownHeaders: HeaderPairs;
   /** Replaced by what was gathered of it, where the handler needs it whole. */
   body: Body;

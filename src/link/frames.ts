@@ -122,7 +122,7 @@ const bufferBytes = 65_536;
 const copyBytesMax = 8192;
 
 /**
- * Collects frames and writes them once per turn of the event loop: with many calls in flight, the system call
+ * Collects frames and writes them once per turn of the event loop, or at once: with many calls in flight, the system call
  * is shared by all of them (measured: a third of the cost of a call at 64 connections).
  */
 export class Outbox {

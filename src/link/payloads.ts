@@ -1,6 +1,6 @@
 /**
- * What the frames of a link carry: the heads of calls and replies, and problems (docs/reference/link.md). A function calls
- * and is called with the same headers again and again: the last ones are remembered, and not read twice.
+ * What the frames of a link carry: the heads of calls and replies, and problems (docs/reference/link.md). A function is
+ * called and answers with the same headers again and again: the last ones are remembered, and not read twice.
  */
 import { GatewayError } from '../errors.ts';
 import { type HeaderPairs, rememberedBytesMax } from '../invoke/invoke.ts';
@@ -39,12 +39,11 @@ export interface ReplyHead {
 }
 
 export class ReplyHeads {
-  #text = '';
-  #head: ReplyHead = { status: 0, headers: [] };
+  #last: { readonly text: string; readonly head: ReplyHead } | undefined;
 
   /** The same object for the same text as before. Throws LINK_PROTOCOL_BROKEN. */
   parse(text: string): ReplyHead {
-    if (text === this.#text) return this.#head;
+    if (text === this.#last?.text) return this.#last.head;
     const headers = text.split('\0');
     const status = Number(headers.shift());
     if (!Number.isInteger(status) || status < 200 || status > 599 || headers.length % 2 !== 0) {
@@ -54,10 +53,7 @@ export class ReplyHeads {
       );
     }
     const head = { status, headers };
-    if (text.length <= rememberedBytesMax) {
-      this.#text = text;
-      this.#head = head;
-    }
+    if (text.length <= rememberedBytesMax) this.#last = { text, head };
     return head;
   }
 }

@@ -18,13 +18,13 @@ import { exposeAsWebClass, findHeader, LightHeaders } from './headers.mjs';
 
 /**
  * @typedef {object} Call
- * @property {CallHead} head
+ * @property {Head} head
  * @property {Uint8Array | AsyncIterable<Uint8Array> | null} body chunks must not be reused
  * @property {() => AbortSignal} signal makes the signal; called once, if anybody asks for it
  */
 
 /**
- * @typedef {object} CallHead
+ * @typedef {object} Head what call-head.mjs reads
  * @property {string} method
  * @property {string} target path and query as received, starting with `/`
  * @property {string[]} headers flat names and values, which belong to the request from now on

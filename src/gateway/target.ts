@@ -1,0 +1,42 @@
+/** The paths of calls: `/function/{name}[.{namespace}][@version][/path]`. */
+
+const prefix = '/function/';
+
+export function isDataPlane(target: string): boolean {
+  return target.startsWith(prefix);
+}
+
+export interface Address {
+  namespace: string;
+  name: string;
+  /** NaN for what is no version's number. */
+  version: number | undefined;
+  /** Path and query for the function. */
+  rest: string;
+}
+
+/** Where a request goes. Names are not checked here: what is no name is no function. */
+export function parseTarget(target: string): Address {
+  let end = prefix.length;
+  while (end < target.length) {
+    const c = target.charCodeAt(end);
+    if (c === 0x2f || c === 0x3f) break;
+    end++;
+  }
+  let name = target.slice(prefix.length, end);
+  let version: number | undefined;
+  const at = name.indexOf('@');
+  if (at !== -1) {
+    const text = name.slice(at + 1);
+    version = /^[1-9]\d{0,8}$/.test(text) ? Number(text) : Number.NaN;
+    name = name.slice(0, at);
+  }
+  let namespace = 'default';
+  const dot = name.indexOf('.');
+  if (dot !== -1) {
+    namespace = name.slice(dot + 1);
+    name = name.slice(0, dot);
+  }
+  const tail = target.slice(end);
+  return { namespace, name, version, rest: tail.charCodeAt(0) === 0x2f ? tail : `/${tail}` };
+}
