@@ -217,11 +217,13 @@ describe('TypeScript', () => {
     assert.equal(moduleFormat('a.mts', 'exports.a = 1'), 'esm');
   });
 
+  // A reading that is not linear would take minutes.
   it('is read for its format in little time, whatever it holds', () => {
     for (const part of ['/*', ' ', '\n', 'import ', 'export\t', 'require ', 'exports', '\n/*\n']) {
       const started = performance.now();
       moduleFormat('a.ts', part.repeat(262_144 / part.length));
-      assert.ok(performance.now() - started < 500, JSON.stringify(part));
+      const tookMs = performance.now() - started;
+      assert.ok(tookMs < 10_000, `${JSON.stringify(part)} took ${tookMs} ms`);
     }
   });
 
