@@ -184,7 +184,13 @@ class DataPlane {
     const isCounted = !isStream(body) && (exchange.head.method !== 'HEAD' || body.length > 0);
     const answer = reading.answerHead(reply.headers, isCounted);
     if ('invalid' in answer) return this.#answerInvalid(exchange, reply, label, answer.invalid);
-    exchange.respond({ status, headers: answer.headers, ownHeaders: ['X-Call-Id', label], body });
+    exchange.respond({
+      status,
+      headers: answer.headers,
+      mayRepeat: reading.remembers(answer),
+      ownHeaders: ['X-Call-Id', label],
+      body,
+    });
   }
 
   #answerInvalid(exchange: Exchange, reply: Reply, label: string, what: string): void {
@@ -231,6 +237,7 @@ class DataPlane {
     exchange.respond({
       status: problem.status,
       headers: ['Content-Type', 'application/problem+json', ...headers],
+      mayRepeat: false,
       ownHeaders: ['X-Call-Id', label],
       body: Buffer.from(`${JSON.stringify(problem)}\n`),
     });

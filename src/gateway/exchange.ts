@@ -32,8 +32,9 @@ export interface Exchange {
 
 export interface Answer {
   status: number;
-  /** Often the array of the answer before. */
   headers: HeaderPairs;
+  /** The same array may come with the next answer: what is made of it is worth remembering. */
+  mayRepeat: boolean;
   /** Each answer's own: X-Call-Id. */
   ownHeaders: HeaderPairs;
   body: Body;

@@ -330,13 +330,13 @@ class FastExchange implements Exchange {
     this.#onGone?.();
   }
 
-  respond({ status, headers, ownHeaders, body }: Answer): void {
+  respond({ status, headers, mayRepeat, ownHeaders, body }: Answer): void {
     const { socket, shared, answerHeaders } = this.#connection;
     if (this.#over || socket.destroyed) {
       if (isStream(body)) body.cancel(clientLeft);
       return;
     }
-    const { text, length, isDated } = answerHeaders.linesOf(headers);
+    const { text, length, isDated } = answerHeaders.linesOf(headers, mayRepeat);
     let head = (statusLines[status] ?? `HTTP/1.1 ${status} \r\n`) + text;
     for (let i = 0; i < ownHeaders.length; i += 2)
       head += `${ownHeaders[i]}: ${ownHeaders[i + 1]}\r\n`;
@@ -424,7 +424,7 @@ class AnswerHeaders {
   #last: HeaderPairs = [];
   #lines: HeaderLines = { text: '', length: undefined, isDated: false };
 
-  linesOf(headers: HeaderPairs): HeaderLines {
+  linesOf(headers: HeaderPairs, mayRepeat: boolean): HeaderLines {
     if (headers === this.#last) return this.#lines;
     const parts: string[] = [];
     let length: string | undefined;
@@ -438,7 +438,7 @@ class AnswerHeaders {
     }
     // Joined, not added up: it is in one piece then, and copied as such for every answer.
     const lines = { text: parts.join(''), length, isDated };
-    if (lines.text.length <= rememberedBytesMax) {
+    if (mayRepeat) {
       this.#last = headers;
       this.#lines = lines;
     }

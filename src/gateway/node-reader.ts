@@ -286,7 +286,8 @@ class NodeExchange implements Exchange {
       return;
     }
     // A body that nobody reads would hold the connection: it ends with the answer.
-    if (!this.#request.complete || this.#options.isDraining()) headers.push('Connection', 'close');
+    const isUnread = hasBody(this.#request) && !this.#request.complete;
+    if (isUnread || this.#options.isDraining()) headers.push('Connection', 'close');
     const bodiless = method === 'HEAD' || status === 204 || status === 304;
     if (!isStream(body)) {
       if (!bodiless || (method === 'HEAD' && body.length > 0))

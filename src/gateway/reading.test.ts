@@ -41,18 +41,21 @@ test('an answer’s head is remembered for the same array only, and never for a 
   assert.equal(read.answerHead(given, true), first);
   assert.deepEqual(read.answerHead(given, false), { headers: given });
   assert.equal(read.answerHead(given, true), first);
+  assert.equal(read.remembers(first), true);
   const other = read.answerHead([...given], true);
   assert.notEqual(other, first);
   assert.deepEqual(other, first);
 });
 
-test('what is large is not kept: neither long texts nor many empty ones', () => {
+test('what is large is not kept: neither long texts nor many empty ones, nor what is left of one', () => {
   for (const given of [
+    ['x', 'y', 'upgrade', 'z'.repeat(rememberedBytesMax)],
     ['x', 'y'.repeat(rememberedBytesMax)],
     Array.from({ length: rememberedBytesMax + 2 }, () => ''),
   ]) {
     const read = reading();
     assert.notEqual(read.answerHead(given, true), read.answerHead(given, true));
+    assert.equal(read.remembers(read.answerHead(given, true)), false);
     assert.deepEqual(read.answerHead(given, true), read.answerHead(given, true));
   }
 });

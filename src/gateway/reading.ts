@@ -50,6 +50,11 @@ export class Reading {
     return head;
   }
 
+  /** Whether `answerHead` may give this very head again. */
+  remembers(head: AnswerHead): boolean {
+    return head === this.#answered?.head;
+  }
+
   #passed(consumed: boolean): HeaderPairs {
     const trustProxy = this.#trustProxy;
     const { connection, forwardedFor, forwardedProto, forwardedHost, host } = this.incoming;

@@ -29,7 +29,20 @@ test('a head that breaks the protocol does so each time, and the one before stil
   const used = new ReplyHeads();
   const good = used.parse('200\0a\0b');
   for (const read of [new ReplyHeads(), used]) {
-    for (const text of ['', '', 'x', '99', '600', '200\0a', '2e2.5', '2e2.5'])
+    for (const text of [
+      '',
+      '',
+      'x',
+      '99',
+      '199',
+      '600',
+      '200\0a',
+      '2e2',
+      '0xc8',
+      ' 200',
+      '200\n',
+      '200.0',
+    ])
       assert.throws(() => read.parse(text), { code: 'LINK_PROTOCOL_BROKEN' }, text);
   }
   assert.equal(used.parse('200\0a\0b'), good);

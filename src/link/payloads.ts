@@ -45,14 +45,14 @@ export class ReplyHeads {
   parse(text: string): ReplyHead {
     if (text === this.#last?.text) return this.#last.head;
     const headers = text.split('\0');
-    const status = Number(headers.shift());
-    if (!Number.isInteger(status) || status < 200 || status > 599 || headers.length % 2 !== 0) {
+    const status = headers.shift()!;
+    if (!/^[2-5]\d\d$/.test(status) || headers.length % 2 !== 0) {
       throw new GatewayError(
         'LINK_PROTOCOL_BROKEN',
         'a REPLY head without a status or with half a header',
       );
     }
-    const head = { status, headers };
+    const head = { status: Number(status), headers };
     if (text.length <= rememberedBytesMax) this.#last = { text, head };
     return head;
   }

@@ -380,3 +380,18 @@ test('a client of node:http keeps its connection for a hundred calls', async () 
   assert.equal(ports.size, 1);
   agent.destroy();
 });
+
+test('a refusal costs a client without a body nothing of its connection', async () => {
+  for (const more of ['', thorough]) {
+    const connection = await gateway.connect();
+    const refused = `GET /function/locked HTTP/1.1\r\nHost: a\r\n${more}\r\n`;
+    connection.write(refused + plain('/behind', more) + refused);
+    const answers = [];
+    for (let i = 0; i < 3; i++) answers.push(await connection.next());
+    assert.deepEqual(
+      answers.map(({ status }) => status),
+      [401, 200, 401],
+    );
+    assert.equal(answers[1]!.body, '/behind');
+  }
+});
