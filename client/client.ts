@@ -103,6 +103,9 @@ export interface Client {
   /** With its build log. `wait`: answers when the build is settled, or when the time is up. */
   getVersion(name: string, version: number, options?: PutOptions): Promise<VersionView>;
 
+  /** Lets a ready version answer the calls that pin none: an earlier one again, or a later one. */
+  promoteVersion(name: string, version: number, options?: ReadOptions): Promise<FunctionView>;
+
   getToken(name: string, options?: ReadOptions): Promise<TokenView>;
   /** Makes a new token; the old one is void at once. */
   rotateToken(name: string, options?: ReadOptions): Promise<TokenView>;
@@ -211,13 +214,21 @@ function routesBelowFunctions(
   base: string,
 ): Pick<
   Client,
-  'listVersions' | 'getVersion' | 'getToken' | 'rotateToken' | 'readLogs' | 'followLogs'
+  | 'listVersions'
+  | 'getVersion'
+  | 'promoteVersion'
+  | 'getToken'
+  | 'rotateToken'
+  | 'readLogs'
+  | 'followLogs'
 > {
   const pathOf = (name: string, rest: string) => `${base}/${encodeURIComponent(name)}/${rest}`;
   return {
     listVersions: (name, { signal } = {}) => wire.json('GET', pathOf(name, 'versions'), { signal }),
     getVersion: (name, version, { wait, signal } = {}) =>
       wire.json('GET', pathOf(name, `versions/${version}${queryOf({ wait })}`), { signal }),
+    promoteVersion: (name, version, { signal } = {}) =>
+      wire.json('POST', pathOf(name, `versions/${version}/promote`), { signal }),
     getToken: (name, { signal } = {}) => wire.json('GET', pathOf(name, 'token'), { signal }),
     rotateToken: (name, { signal } = {}) => wire.json('POST', pathOf(name, 'token'), { signal }),
     readLogs: (name, { lines, signal } = {}) =>

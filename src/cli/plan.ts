@@ -96,6 +96,11 @@ function planOne(
     const reason = `version ${current.latestVersion.number} failed; built again`;
     return { kind: 'update', name, desired, changes, reason };
   }
+  const { number, state } = current.latestVersion;
+  if (state === 'ready' && current.activeVersion !== number) {
+    const reason = `version ${current.activeVersion} answers; version ${number} is promoted`;
+    return { kind: 'update', name, desired, changes, reason };
+  }
   return { kind: 'unchanged', name, desired, current };
 }
 

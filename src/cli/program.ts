@@ -19,6 +19,7 @@ import { addProjectCommands } from './project.ts';
 import { addServeCommand } from './serve.ts';
 import { addTokenCommands } from './token.ts';
 import { addUpCommand } from './up.ts';
+import { addVersionCommands } from './versions.ts';
 
 /** The order of the help: what is used first stands first. */
 const groups = [
@@ -28,6 +29,7 @@ const groups = [
   { heading: 'Project:', add: addProjectCommands },
   { heading: 'Functions:', add: addInvokeCommand },
   { heading: 'Functions:', add: addFunctionCommands },
+  { heading: 'Functions:', add: addVersionCommands },
   { heading: 'Functions:', add: addTokenCommands },
 ] as const;
 

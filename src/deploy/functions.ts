@@ -123,6 +123,17 @@ export class Functions {
     });
   }
 
+  /**
+   * Lets a ready version answer the calls that pin none: an earlier one again, or a later one. It has to load first, or
+   * nothing changes. A version that is deployed afterwards takes over as always.
+   */
+  promote(entry: FunctionEntry, number: number): Promise<void> {
+    return this.#inTurn(`${entry.row.namespace}/${entry.row.name}`, async () => {
+      const version = await this.pinned(entry, number);
+      if (entry.active !== version) await this.#promote(entry, version, entry.row);
+    });
+  }
+
   /** The newest, which may be building or have failed; undefined when the function was removed. */
   async latest(entry: FunctionEntry): Promise<LivingVersion | undefined> {
     const [row] = await this.#options.store.functions.versions(entry.row.id, { limit: 1 });
@@ -225,6 +236,12 @@ export class Functions {
     const sameContent =
       latest !== undefined && latest.state !== 'failed' && latest.contentDigest === contentDigest;
     const sameSettings = canonicalJson(settings) === canonicalJson(entry.row.settings);
+    if (sameContent && latest.state === 'ready' && entry.row.activeVersion !== latest.number) {
+      // It was rolled back; now its content is wanted again.
+      const version = this.#current(entry, latest);
+      await this.#promote(entry, version, { ...entry.row, settings });
+      return { entry, outcome: 'updated', version };
+    }
     if (sameContent && sameSettings) {
       const version = this.#current(entry, latest);
       // Its build was lost, as on a full disk, or its files were and could not be made again.
@@ -242,6 +259,23 @@ export class Functions {
     const version = registry.revive(entry, versionRow);
     this.#options.versions.start(entry, version);
     return { entry, outcome: 'updated', version };
+  }
+
+  async #promote(entry: FunctionEntry, version: LivingVersion, row: NewRow): Promise<void> {
+    const { pool, versions } = this.#options;
+    const what = `version ${version.number} of ${entry.row.name}`;
+    if (!version.isBuilt) {
+      versions.start(entry, version);
+      const detail = `the files of ${what} are gone; it is being built again`;
+      throw new GatewayError('VERSION_NOT_READY', detail, { retryAfterMs: 1000 });
+    }
+    const failure = await pool.prepare(version);
+    if (failure !== undefined) {
+      const detail = `${what} does not load any more: ${failure.message}`;
+      throw new GatewayError('VERSION_NOT_READY', detail);
+    }
+    await this.#update(entry, { ...row, activeVersion: version.number });
+    versions.activate(entry, version);
   }
 
   async #update(entry: FunctionEntry, row: NewRow, version?: VersionRow): Promise<void> {

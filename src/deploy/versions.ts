@@ -196,6 +196,12 @@ export class Versions {
     }
     // A newer one was ready first.
     if (row.activeVersion !== version.number) return pool.retire(version);
+    this.activate(entry, version);
+  }
+
+  /** `version` answers the calls that pin none from here on, as the store says already. */
+  activate(entry: FunctionEntry, version: LivingVersion): void {
+    const { pool } = this.#options;
     const previous = entry.active;
     entry.active = version;
     pool.activate(version);

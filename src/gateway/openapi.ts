@@ -103,6 +103,14 @@ function operations(): Operation[] {
       answer: json(ref('Version')),
     },
     {
+      method: 'post',
+      path: `${functionPath}/versions/{number}/promote`,
+      id: 'promoteVersion',
+      summary: 'Let a ready version answer the calls that pin none',
+      status: 200,
+      answer: json(ref('Function')),
+    },
+    {
       method: 'get',
       path: `${functionPath}/token`,
       id: 'getToken',

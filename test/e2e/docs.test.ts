@@ -53,11 +53,13 @@ after(async () => {
 
 test('the commands of docs/start.md do what it says', { timeout: 120_000 }, async () => {
   const outputs = await outputsOf('docs/start.md');
-  assert.equal(outputs.length, 5);
-  const [applied, called, changed, broken, described] = outputs as [string, ...string[]];
+  assert.equal(outputs.length, 6);
+  const [applied, called, changed, back, broken, described] = outputs as [string, ...string[]];
   assert.match(applied, /hello +created version 1/);
   assert.match(called!, /Hello you\nHello world\n/);
   assert.match(changed!, /Good day, you\nHello you\n/);
+  assert.match(back!, /version 1 answers\nHello you\n[\s\S]*version 2 answers\n/);
+  assert.match(back!, /→ +2 +ready[^\n]*\n +1 +ready/);
   assert.match(broken!, /handler\.ts:\d+/);
   assert.match(described!, /Good day, you/);
   assert.match(described!, /v3 +failed[\s\S]*v2 +ready[\s\S]*v1 +ready/);

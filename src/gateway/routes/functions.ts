@@ -183,6 +183,17 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     return versionView(version, functions.buildLogOf(version));
   });
 
+  app.post(
+    `${base}/:name/versions/:number/promote`,
+    { config: { takesNothing: true } },
+    async request => {
+      const { number } = parse(versionPathSchema, request.params, 'QUERY_INVALID');
+      const entry = find(request.params);
+      await functions.promote(entry, number);
+      return functionView(entry, await latestOf(entry));
+    },
+  );
+
   app.get(`${base}/:name/token`, async request => ({ token: find(request.params).token }));
 
   app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request => ({
