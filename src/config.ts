@@ -35,6 +35,8 @@ export interface Limits {
   bodyIdleMsMax: number;
   bufferedBodyBytesMax: number;
   waitingCallsMax: number;
+  /** Versions of a function that are kept, the newest; the active one always is. */
+  versionsKeptMax: number;
   loadMsMax: number;
   buildMsMax: number;
   /** After a call in an instance timed out: for the other calls in it. */
@@ -132,6 +134,12 @@ export const settings = {
     env: 'FNWAY_WAITING_CALLS_MAX',
     default: '1000',
     help: 'calls of a version beyond those that its instances can run',
+  },
+  versionsKeptMax: {
+    flag: 'versionsKeptMax',
+    env: 'FNWAY_VERSIONS_KEPT_MAX',
+    default: '10',
+    help: 'versions of a function that are kept, the newest',
   },
   loadMsMax: {
     flag: 'loadMsMax',
@@ -258,6 +266,7 @@ function parseLimits(read: {
     bodyIdleMsMax: duration('bodyIdleMsMax'),
     bufferedBodyBytesMax: size('bufferedBodyBytesMax', 1, bufferedBodyBytesLargest),
     waitingCallsMax: integer('waitingCallsMax', 0, 1_000_000),
+    versionsKeptMax: integer('versionsKeptMax', 1, 1_000_000),
     loadMsMax: duration('loadMsMax'),
     buildMsMax: duration('buildMsMax'),
     graceMs: duration('graceMs', 0),

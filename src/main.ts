@@ -159,7 +159,8 @@ async function build(
   const functions = new Functions({
     ...{ store, sources, versions, sealer, registry, pool },
     runtimes: tools.runtimes,
-    ...{ output, metrics, clock },
+    ...{ output, metrics, clock, log },
+    versionsKeptMax: limits.versionsKeptMax,
     identityCount: uidRange.count,
     users,
   });

@@ -34,6 +34,24 @@ function removeByForce(path: string, identity?: Identity): Promise<void> {
   });
 }
 
+/**
+ * The versions in a function's directory that are not `kept`: also those that a gateway which was killed had taken out of
+ * its store only.
+ */
+export async function removeOthers(
+  directory: string,
+  kept: ReadonlySet<number>,
+  identity: Identity | undefined,
+): Promise<void> {
+  for (const name of await readdir(directory).catch(() => [])) {
+    const number = /^([1-9]\d*)(?:\.json)?$/.exec(name)?.[1];
+    if (number === undefined || kept.has(Number(number))) continue;
+    const path = join(directory, name);
+    if (name.endsWith('.json')) await rm(path, { force: true });
+    else await removeVersion(path, identity);
+  }
+}
+
 /** Where a version's source is written until it is whole: beside the version's directory, and for root alone. */
 export function stagingOf(directory: string): string {
   return join(dirname(directory), `${stagingPrefix}${basename(directory)}`);

@@ -18,10 +18,11 @@ import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
 import type { Identity } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
+import type { Log } from '../log.ts';
 import { diskFull, type NewRow, type Store, type VersionRow } from '../store/store.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { OutputLog } from '../telemetry/output.ts';
-import { removeFunction } from './files.ts';
+import { removeFunction, removeOthers } from './files.ts';
 import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 import type { Sources } from './sources.ts';
 import type { Versions } from './versions.ts';
@@ -37,6 +38,9 @@ export interface FunctionsOptions {
   output: OutputLog;
   metrics: Metrics;
   clock: Clock;
+  log: Log;
+  /** Versions of a function that are kept, the newest; the active one always is. */
+  versionsKeptMax: number;
   /** How many functions there may be at once: the length of the uid range when the gateway is root. */
   identityCount: number;
   /** The functions' users: ended with their function. */
@@ -257,7 +261,8 @@ export class Functions {
     const versionRow = this.#versionRow(entry.row.id, (latest?.number ?? 0) + 1, spec);
     await this.#update(entry, row, versionRow);
     const version = registry.revive(entry, versionRow);
-    this.#options.versions.start(entry, version);
+    versions.start(entry, version);
+    void this.#pruneAfter(entry, version);
     return { entry, outcome: 'updated', version };
   }
 
@@ -276,6 +281,40 @@ export class Functions {
     }
     await this.#update(entry, { ...row, activeVersion: version.number });
     versions.activate(entry, version);
+  }
+
+  /** A version that is not removed now, as calls are in it or the disk is in trouble, is by a later deploy. */
+  async #pruneAfter(entry: FunctionEntry, version: LivingVersion): Promise<void> {
+    const key = `${entry.row.namespace}/${entry.row.name}`;
+    try {
+      if (await this.#options.versions.ended(version))
+        await this.#inTurn(key, () => this.#prune(entry));
+    } catch (error) {
+      const { log } = this.#options;
+      log.warn('old versions could not be removed', { function: entry.row.name, error });
+    }
+  }
+
+  async #prune(entry: FunctionEntry): Promise<void> {
+    const { store, registry, pool, users, sources, versionsKeptMax } = this.#options;
+    if (registry.get(entry.row.namespace, entry.row.name) !== entry) return;
+    const rows = await store.functions.versions(entry.row.id);
+    const old = rows
+      .slice(versionsKeptMax)
+      .filter(row => row.state !== 'building' && row.number !== entry.row.activeVersion)
+      .map(row => registry.revive(entry, row))
+      .filter(version => !pool.isWanted(version));
+    if (old.length === 0) return;
+    const numbers = old.map(version => version.number);
+    await store.functions.removeVersions(entry.row.id, numbers);
+    for (const version of old) {
+      entry.versions.delete(version.number);
+      pool.retire(version);
+    }
+    const kept = new Set(rows.map(row => row.number).filter(number => !numbers.includes(number)));
+    await users.during(entry.identity, () => removeOthers(entry.directory, kept, entry.identity));
+    const digests = old.flatMap(({ row }) => row.sourceDigest ?? []);
+    await sources.sweep(digests, () => store.functions.sourceDigests());
   }
 
   async #update(entry: FunctionEntry, row: NewRow, version?: VersionRow): Promise<void> {

@@ -99,6 +99,12 @@ export class Versions {
     return this.#builds.has(version);
   }
 
+  /** Resolves when the build of a version is over; false when it was cut off by the end of this gateway. */
+  async ended(version: LivingVersion): Promise<boolean> {
+    await this.#builds.get(version);
+    return !this.#closing.signal.aborted;
+  }
+
   /** Builds a version and lets it answer calls. What comes of it is in its row. */
   start(entry: FunctionEntry, version: LivingVersion): void {
     if (this.#builds.has(version)) return;

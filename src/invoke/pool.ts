@@ -146,6 +146,14 @@ export class Pool {
       }));
   }
 
+  /** Whether a call is in it, or waits for it, or an instance of it is being started. */
+  isWanted(version: Version): boolean {
+    const fleet = this.#fleets.get(version);
+    if (fleet === undefined) return false;
+    const isBusy = fleet.members.some(member => member.inFlight > 0);
+    return isBusy || fleet.starting > 0 || fleet.waiting.length > 0;
+  }
+
   /** Lets the calls in flight finish within `graceMs`, refuses those that wait, and ends every instance. */
   async stop(graceMs: number): Promise<void> {
     this.#stopping = true;

@@ -61,6 +61,26 @@ test('a runtime that is not as it must be stops the start with its file and key'
     });
 });
 
+test('a version that was promoted answers after a restart too, and a newer one takes over', async () => {
+  const data = makeDataDirectory();
+  const says = (text: string) => javascript(`export default () => new Response('${text}');`);
+  const first = await startTestGateway({ data });
+  await first.put('chosen', says('v1'));
+  await first.put('chosen', says('v2'));
+  await first.client.promoteVersion('chosen', 1);
+  await first.stop();
+  const second = await startTestGateway({ data });
+  try {
+    assert.equal(await (await second.call('/function/chosen')).text(), 'v1');
+    assert.equal((await second.client.getFunction('chosen')).activeVersion, 1);
+    await second.put('chosen', says('v3'));
+    assert.equal(await (await second.call('/function/chosen')).text(), 'v3');
+  } finally {
+    await second.stop();
+    rmSync(data, { recursive: true });
+  }
+});
+
 test('a version whose files and source are lost says so, until it is deployed again', async () => {
   const data = makeDataDirectory();
   const hello = javascript('export default () => new Response("hi");');
