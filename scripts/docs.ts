@@ -258,7 +258,7 @@ function callRows(): string {
 | \`instances.idle\` | an instance without calls | ${ms(instances.idleMs)} | \`instances.idle\` | it ends, down to \`instances.min\` |
 ${setting('waitingCallsMax', 'calls of a version beyond those that all its instances can run (`instances.max` × `concurrency`); 0 to 1,000,000', error('FUNCTION_BUSY'))}
 | \`gatheredBytesMax\` | bodies that handlers need whole, of all calls together | ${bytes(gatheredBytesMax)} | fixed | a body is passed on as it comes, and its call holds a place meanwhile |
-${setting('versionsKeptMax', 'versions of a function, the newest, and the one that answers; 1 to 1,000,000', 'older ones are removed with their files once a newer one is settled and no call is in them')}
+${setting('versionsKeptMax', 'ready versions of a function, the newest, and as many failed ones, and the one that answers; 1 to 1,000,000', 'older ones are removed with their files once a newer one is settled and no call is in them')}
 ${setting('connectionsMax', 'connections of clients at once; 1 to 1,000,000', 'a further one is closed at once')}
 | \`slotsMax\` | calls in flight in the gateway | ${count(slotsMax)} | fixed | ${error('FUNCTION_BUSY')} |
 ${setting('bufferedBodyBytesMax', 'body for a handler that needs it whole: event style, Python, shell', error('BODY_TOO_LARGE'))}

@@ -64,14 +64,14 @@ test('a function that the gateway does not have is created', () => {
   assert.equal(planOf(base, undefined).kind, 'create');
 });
 
-test('a function that was rolled back is promoted again, and the plan says so', () => {
+test('a function that was rolled back is built again, and the plan says so', () => {
   const view = viewOf(base);
   const current = { ...view, latestVersion: { ...view.latestVersion, number: 3 } };
   const plan = (latest: FunctionView) => planFunctions({ functions: [desire(base)] }, [latest])[0]!;
   const action = plan(current);
   assert.ok(action.kind === 'update');
   assert.deepEqual(action.changes, []);
-  assert.equal(action.reason, 'version 1 answers; version 3 is promoted');
+  assert.equal(action.reason, 'version 3 was rolled back; built again');
   const building = { ...current.latestVersion, state: 'building' as const };
   assert.equal(plan({ ...current, latestVersion: building }).kind, 'unchanged');
 });

@@ -98,7 +98,7 @@ function planOne(
   }
   const { number, state } = current.latestVersion;
   if (state === 'ready' && current.activeVersion !== number) {
-    const reason = `version ${current.activeVersion} answers; version ${number} is promoted`;
+    const reason = `version ${number} was rolled back; built again`;
     return { kind: 'update', name, desired, changes, reason };
   }
   return { kind: 'unchanged', name, desired, current };

@@ -133,8 +133,14 @@ export class Functions {
    */
   promote(entry: FunctionEntry, number: number): Promise<void> {
     return this.#inTurn(`${entry.row.namespace}/${entry.row.name}`, async () => {
+      const { row } = entry;
+      if (this.#options.registry.get(row.namespace, row.name) !== entry)
+        throw new GatewayError('FUNCTION_NOT_FOUND', `${row.name} was removed meanwhile`);
       const version = await this.pinned(entry, number);
-      if (entry.active !== version) await this.#promote(entry, version, entry.row);
+      const [latest] = await this.#options.store.functions.versions(row.id, { limit: 1 });
+      if (entry.active !== version) await this.#promote(entry, version);
+      // Of what was deployed before this choice, nothing overrules it.
+      entry.activateAbove = latest!.number;
     });
   }
 
@@ -237,15 +243,10 @@ export class Functions {
     const { store, registry, pool, versions } = this.#options;
     const [latest] = await store.functions.versions(entry.row.id, { limit: 1 });
     const contentDigest = digestOf(spec);
-    const sameContent =
-      latest !== undefined && latest.state !== 'failed' && latest.contentDigest === contentDigest;
+    // One that failed, or that somebody has rolled back, is tried anew as the next version.
+    const isCurrent = latest?.state === 'building' || latest?.number === entry.row.activeVersion;
+    const sameContent = latest !== undefined && isCurrent && latest.contentDigest === contentDigest;
     const sameSettings = canonicalJson(settings) === canonicalJson(entry.row.settings);
-    if (sameContent && latest.state === 'ready' && entry.row.activeVersion !== latest.number) {
-      // It was rolled back; now its content is wanted again.
-      const version = this.#current(entry, latest);
-      await this.#promote(entry, version, { ...entry.row, settings });
-      return { entry, outcome: 'updated', version };
-    }
     if (sameContent && sameSettings) {
       const version = this.#current(entry, latest);
       // Its build was lost, as on a full disk, or its files were and could not be made again.
@@ -266,7 +267,7 @@ export class Functions {
     return { entry, outcome: 'updated', version };
   }
 
-  async #promote(entry: FunctionEntry, version: LivingVersion, row: NewRow): Promise<void> {
+  async #promote(entry: FunctionEntry, version: LivingVersion): Promise<void> {
     const { pool, versions } = this.#options;
     const what = `version ${version.number} of ${entry.row.name}`;
     if (!version.isBuilt) {
@@ -274,12 +275,17 @@ export class Functions {
       const detail = `the files of ${what} are gone; it is being built again`;
       throw new GatewayError('VERSION_NOT_READY', detail, { retryAfterMs: 1000 });
     }
-    const failure = await pool.prepare(version);
-    if (failure !== undefined) {
-      const detail = `${what} does not load any more: ${failure.message}`;
-      throw new GatewayError('VERSION_NOT_READY', detail);
+    try {
+      const failure = await pool.prepare(version);
+      if (failure !== undefined) {
+        const detail = `${what} does not load any more: ${failure.message}`;
+        throw new GatewayError(failure.code, detail);
+      }
+      await this.#update(entry, { ...entry.row, activeVersion: version.number });
+    } catch (error) {
+      if (entry.active !== version) pool.retire(version);
+      throw error;
     }
-    await this.#update(entry, { ...row, activeVersion: version.number });
     versions.activate(entry, version);
   }
 
@@ -296,19 +302,23 @@ export class Functions {
   }
 
   async #prune(entry: FunctionEntry): Promise<void> {
-    const { store, registry, pool, users, sources, versionsKeptMax } = this.#options;
+    const { store, registry, pool, users, sources, versions, versionsKeptMax } = this.#options;
     if (registry.get(entry.row.namespace, entry.row.name) !== entry) return;
     const rows = await store.functions.versions(entry.row.id);
-    const old = rows
-      .slice(versionsKeptMax)
-      .filter(row => row.state !== 'building' && row.number !== entry.row.activeVersion)
+    // Those that failed take no place from those that could answer again.
+    const ready = rows.filter(row => row.state === 'ready');
+    const failed = rows.filter(row => row.state === 'failed');
+    const old = [...ready.slice(versionsKeptMax), ...failed.slice(versionsKeptMax)]
+      .filter(row => row.number !== entry.row.activeVersion)
       .map(row => registry.revive(entry, row))
+      .filter(version => version !== entry.active && !versions.isBuilding(version))
       .filter(version => !pool.isWanted(version));
     if (old.length === 0) return;
     const numbers = old.map(version => version.number);
     await store.functions.removeVersions(entry.row.id, numbers);
     for (const version of old) {
       entry.versions.delete(version.number);
+      version.forgetFiles();
       pool.retire(version);
     }
     const kept = new Set(rows.map(row => row.number).filter(number => !numbers.includes(number)));

@@ -28,6 +28,8 @@ export class FunctionEntry {
   /** Answers calls that pin no version. */
   active: LivingVersion | undefined;
   readonly versions = new Map<number, LivingVersion>();
+  /** Builds up to this number were deployed before somebody chose which version answers: they do not take over. */
+  activateAbove = 0;
   readonly #options: RegistryOptions;
   #token: string | undefined;
 
@@ -57,7 +59,9 @@ export class FunctionEntry {
     return { uid, gid: uid };
   }
 
+  /** The store's row; an older one, that came late, is none. */
   replaceRow(row: FunctionRow): void {
+    if (row.revision < this.row.revision) return;
     this.row = row;
     this.#token = undefined;
   }

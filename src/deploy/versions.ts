@@ -187,7 +187,10 @@ export class Versions {
     const wasReady = version.row.state === 'ready';
     const row = wasReady
       ? entry.row
-      : await this.#written({ ...settlement, activate: failure === undefined });
+      : await this.#written({
+          ...settlement,
+          activate: failure === undefined && version.number > entry.activateAbove,
+        });
     if (row === 'missing' || !this.#isLiving(entry)) {
       // Removed while it was built: what the build has written meanwhile goes too.
       pool.retire(version);

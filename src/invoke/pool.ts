@@ -102,6 +102,8 @@ export class Pool {
    */
   async prepare(version: Version): Promise<VersionFailure | undefined> {
     const fleet = this.#fleetOf(version);
+    // It may have been replaced once: what is started now is to stay.
+    fleet.retired = false;
     if (fleet.members.some(member => !member.retiring)) return undefined;
     return this.#startOne(fleet);
   }

@@ -3,7 +3,7 @@
  * cannot answer is never chosen. Method: versions that say who they are, callers in a loop, parallel changes, a restart.
  */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { javascript, startTestGateway } from '../../src/testing/index.ts';
@@ -74,7 +74,7 @@ export default () => new Response('v1');`;
   // Its instance went when version 2 took over: it has to load anew.
   await assert.rejects(
     client.promoteVersion('loads', 1),
-    refused('VERSION_NOT_READY', /version 1 of loads does not load any more: .*world has changed/),
+    refused('LOAD_FAILED', /version 1 of loads does not load any more: .*world has changed/),
   );
   assert.deepEqual(
     [(await client.getFunction('loads')).activeVersion, await answerOf('loads')],
@@ -82,18 +82,37 @@ export default () => new Response('v1');`;
   );
 });
 
-test('the newest content deployed again answers again; another one makes a version that takes over', async () => {
+test('what is deployed after a rollback takes over, also the content that was rolled back', async () => {
   await put('again', says('v1'));
   await put('again', says('v2'));
   await client.promoteVersion('again', 1);
-  const back = await client.putFunction('again', says('v2'), { wait: '30s' });
-  assert.deepEqual([back.outcome, back.function.activeVersion], ['updated', 2]);
-  const same = await client.putFunction('again', says('v2'), { wait: '30s' });
+  const back = await client.putFunction('again', says('v2', { auth: 'none' }), { wait: '30s' });
+  assert.deepEqual([back.outcome, back.version, back.function.activeVersion], ['updated', 3, 3]);
+  const same = await client.putFunction('again', says('v2', { auth: 'none' }), { wait: '30s' });
   assert.equal(same.outcome, 'unchanged');
-  await client.promoteVersion('again', 1);
-  await put('again', says('v3'));
-  assert.equal(await answerOf('again'), 'v3');
-  assert.equal((await client.listVersions('again')).items.length, 3);
+  assert.equal(await answerOf('again'), 'v2');
+});
+
+test('a build that was deployed before a version was chosen does not overrule the choice', async () => {
+  const marker = join(gateway.data, 'code', 'promote-slow');
+  const slow = `import { existsSync } from 'node:fs';
+while (!existsSync(${JSON.stringify(marker)})) await new Promise(r => setTimeout(r, 5));
+export default () => new Response('slow');`;
+  for (const chosen of [1, 2]) {
+    rmSync(marker, { force: true });
+    const name = `chosen-${chosen}`;
+    await put(name, says('v1'));
+    await put(name, says('v2'));
+    await client.putFunction(name, javascript(`${slow} // ${chosen}`, { auth: 'none' }));
+    await client.promoteVersion(name, chosen);
+    writeFileSync(marker, '');
+    const { state } = await client.getVersion(name, 3, { wait: '30s' });
+    assert.equal(state, 'ready');
+    assert.equal((await client.getFunction(name)).activeVersion, chosen);
+    assert.equal(await answerOf(name), `v${chosen}`);
+    await client.promoteVersion(name, 3);
+    assert.equal(await answerOf(name), 'slow');
+  }
 });
 
 test('no call is dropped while versions are promoted back and forth', async () => {

@@ -74,6 +74,7 @@ export default async () => {
   // As a gateway leaves it that is killed between its store and its files.
   const { id } = await client.getFunction('held');
   const left = join(gateway.data, 'code', id, '2');
+  await waitFor(() => !existsSync(left));
   mkdirSync(left);
   await put('held', says('held 6'));
   await keeps('held', [6, 5, 4]);
