@@ -35,7 +35,7 @@ export interface Limits {
   bodyIdleMsMax: number;
   bufferedBodyBytesMax: number;
   waitingCallsMax: number;
-  /** Versions of a function that are kept, the newest; the active one always is. */
+  /** Ready versions of a function that are kept, the newest, and as many failed ones; the active one always is. */
   versionsKeptMax: number;
   loadMsMax: number;
   buildMsMax: number;
@@ -139,7 +139,7 @@ export const settings = {
     flag: 'versionsKeptMax',
     env: 'FNWAY_VERSIONS_KEPT_MAX',
     default: '10',
-    help: 'versions of a function that are kept, the newest',
+    help: 'ready versions of a function that are kept, and as many failed ones',
   },
   loadMsMax: {
     flag: 'loadMsMax',

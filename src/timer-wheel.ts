@@ -1,8 +1,8 @@
 /**
- * Many deadlines for the price of one timer: a call adds and removes its deadline in constant time, and one timer
- * waits for the first slot that has any (or had: it may wake for nothing, at most once a slot and turn). It does not tick in between: a processor that goes to sleep with a timer of a
- * few milliseconds pays for setting and clearing it (measured: a tenth of the time of one call alone). A deadline
- * fires up to one tick late, never early.
+ * Many deadlines for the price of one timer: a call adds and removes its deadline in constant time, and one timer waits
+ * for the first slot that has any (or had: it may wake for nothing, at most once a slot and turn). It does not tick in
+ * between: a processor that goes to sleep with a timer of a few milliseconds pays for setting and clearing it (measured:
+ * a tenth of the time of one call alone). A deadline fires up to one tick late, never early.
  */
 import type { Clock, Timer } from './clock.ts';
 

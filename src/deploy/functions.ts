@@ -39,7 +39,7 @@ export interface FunctionsOptions {
   metrics: Metrics;
   clock: Clock;
   log: Log;
-  /** Versions of a function that are kept, the newest; the active one always is. */
+  /** Ready versions that are kept, the newest, and as many failed ones; the active one always is. */
   versionsKeptMax: number;
   /** How many functions there may be at once: the length of the uid range when the gateway is root. */
   identityCount: number;
