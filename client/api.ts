@@ -23,6 +23,8 @@ export interface FunctionDefinition {
   concurrency?: number;
   instances?: { min?: number; max?: number; idle?: string };
   auth?: 'token' | 'none';
+  /** What is kept of each call: its record, or with it what went in and came out. */
+  record?: 'calls' | 'bodies';
   stream?: boolean;
   allowScripts?: boolean;
   labels?: Record<string, string>;
@@ -72,6 +74,7 @@ export interface FunctionView {
   activeVersion?: number;
   latestVersion: VersionView;
   auth: 'token' | 'none';
+  record: 'calls' | 'bodies';
   concurrency?: number;
   instances: { min: number; max: number; idle: string };
   labels: Record<string, string>;
@@ -113,8 +116,80 @@ export interface OutputLineView {
   time: string;
   version: number;
   instance: string;
+  /** The invocation that wrote it; absent when only the instance is known. */
+  call?: string;
   stream: 'stdout' | 'stderr';
+  severity: Severity;
+  /** For people: of a line of JSON its message, else the line. */
+  message: string;
+  /** Of a line of JSON, all but severity and message. */
+  fields?: Record<string, unknown>;
+  /** The line as it was written. */
   text: string;
+}
+
+export type Severity = 'debug' | 'info' | 'warning' | 'error' | 'critical';
+
+export type InvocationState = 'succeeded' | 'failed' | 'cancelled';
+
+/** What became of a call. Whatever status a function answers with, it has succeeded in answering. */
+export interface InvocationView {
+  id: string;
+  namespace: string;
+  function: string;
+  version: number;
+  state: InvocationState;
+  /** As the caller saw it. */
+  status: number;
+  origin: 'http' | 'replay';
+  caller: 'anonymous' | 'function-token' | 'admin';
+  attempt: number;
+  method: string;
+  /** Path and query below the function's address. */
+  path: string;
+  startedAt: string;
+  /** To the last byte of the answer. */
+  durationMs: number;
+  instance?: string;
+  /** The invocation that this one repeats. */
+  parent?: string;
+  /** What the caller named it, in X-Call-Id. */
+  label?: string;
+  failure?: InvocationFailure;
+}
+
+export interface InvocationFailure {
+  /** Whose fault: the caller's, the function's or the platform's. */
+  kind: 'input' | 'function' | 'system';
+  code: string;
+  reason?: FailureReason;
+  message: string;
+  type?: string;
+  file?: string;
+  line?: number;
+  stack?: string;
+  exit?: string;
+}
+
+/** Either `body`, when it is text, or `base64`. */
+export interface BodyView {
+  headers: Array<[string, string]>;
+  body?: string;
+  base64?: string;
+}
+
+/** What went in and came out of a call whose function has `record: bodies`. */
+export interface InvocationBodiesView {
+  id: string;
+  request: BodyView & { method: string; path: string };
+  reply: BodyView & { status: number };
+}
+
+export interface ReplayView {
+  /** Of the new invocation. */
+  id: string;
+  version: number;
+  reply: BodyView & { status: number; failure?: { reason: FailureReason; message: string } };
 }
 
 export interface RuntimeView {

@@ -7,16 +7,35 @@
 import type {
   FunctionDefinition,
   FunctionView,
+  InvocationBodiesView,
+  InvocationView,
   OutputLineView,
   Page,
   PutResult,
+  ReplayView,
   RuntimeView,
   SourceView,
   TokenView,
-  VersionState,
   VersionView,
 } from './api.ts';
 import type { ErrorCode, Problem } from './errors.ts';
+import type {
+  InvocationOptions,
+  InvokeOptions,
+  ListOptions,
+  LogOptions,
+  PutOptions,
+  ReadOptions,
+} from './options.ts';
+
+export type {
+  InvocationOptions,
+  InvokeOptions,
+  ListOptions,
+  LogOptions,
+  PutOptions,
+  ReadOptions,
+} from './options.ts';
 
 /** Called with an absolute address as text, and always with `init`. The global fetch is one. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -32,46 +51,6 @@ export interface ClientOptions {
   namespace?: string;
   /** Instead of the global fetch: a gateway in the same process, a proxy, a test. */
   fetch?: Fetch;
-}
-
-export interface ReadOptions {
-  signal?: AbortSignal;
-}
-
-export interface PutOptions extends ReadOptions {
-  /**
-   * How long the gateway may wait for the build before it answers, as a duration: `30s`. At most
-   * `10m`.
-   */
-  wait?: string;
-}
-
-export interface ListOptions extends ReadOptions {
-  /** `key=value` pairs; a function must have them all. */
-  labels?: readonly string[];
-  state?: VersionState;
-  prefix?: string;
-  /** Only what this project's manifest has applied. */
-  project?: string;
-  limit?: number;
-  cursor?: string;
-}
-
-export interface LogOptions extends ReadOptions {
-  /** So many of the newest lines. */
-  lines?: number;
-}
-
-export interface InvokeOptions extends ReadOptions {
-  /** POST when there is a body, else GET. */
-  method?: string;
-  /** What follows the function's name, query included: `/orders?page=2`. */
-  path?: string;
-  /** An Authorization header given here is sent instead of the client's token. */
-  headers?: HeadersInit;
-  body?: BodyInit | null;
-  version?: number;
-  redirect?: RequestRedirect;
 }
 
 export interface Client {
@@ -116,6 +95,15 @@ export interface Client {
    * stops.
    */
   followLogs(name: string, options?: LogOptions): AsyncIterable<OutputLineView>;
+
+  /** Newest first. */
+  listInvocations(options?: InvocationOptions): Promise<Page<InvocationView>>;
+  /** Throws INVOCATION_NOT_FOUND. */
+  getInvocation(id: string, options?: ReadOptions): Promise<InvocationView>;
+  /** Throws BODIES_NOT_KEPT. */
+  getBodies(id: string, options?: ReadOptions): Promise<InvocationBodiesView>;
+  /** Calls again with what was kept: the active version, or the one named. */
+  replayInvocation(id: string, options?: ReadOptions & { version?: number }): Promise<ReplayView>;
 
   /** Undefined when the gateway does not have it. */
   getSource(digest: string, options?: ReadOptions): Promise<SourceView | undefined>;
@@ -166,6 +154,7 @@ export function createClient(options: ClientOptions): Client {
     inNamespace: other => createClient({ ...options, namespace: other }),
     ...functionRoutes(wire, inside),
     ...routesBelowFunctions(wire, `${inside}/functions`),
+    ...invocationRoutes(wire, `${inside}/invocations`),
     ...sourceRoutes(wire, inside),
     listRuntimes: ({ signal } = {}) => wire.json('GET', '/v1/runtimes', { signal }),
     getOpenApi: ({ signal } = {}) => wire.json('GET', '/v1/openapi.json', { signal }),
@@ -231,10 +220,25 @@ function routesBelowFunctions(
       wire.json('POST', pathOf(name, `versions/${version}/promote`), { signal }),
     getToken: (name, { signal } = {}) => wire.json('GET', pathOf(name, 'token'), { signal }),
     rotateToken: (name, { signal } = {}) => wire.json('POST', pathOf(name, 'token'), { signal }),
-    readLogs: (name, { lines, signal } = {}) =>
-      Array.fromAsync(wire.lines(pathOf(name, `logs${queryOf({ lines })}`), { signal })),
-    followLogs: (name, { lines, signal } = {}) =>
-      wire.lines(pathOf(name, `logs${queryOf({ lines, follow: true })}`), { signal }),
+    readLogs: (name, { signal, ...query } = {}) =>
+      Array.fromAsync(wire.lines(pathOf(name, `logs${queryOf(query)}`), { signal })),
+    followLogs: (name, { signal, ...query } = {}) =>
+      wire.lines(pathOf(name, `logs${queryOf({ ...query, follow: true })}`), { signal }),
+  };
+}
+
+function invocationRoutes(
+  wire: Wire,
+  base: string,
+): Pick<Client, 'listInvocations' | 'getInvocation' | 'getBodies' | 'replayInvocation'> {
+  const pathOf = (id: string, rest = '') => `${base}/${encodeURIComponent(id)}${rest}`;
+  return {
+    listInvocations: ({ signal, ...query } = {}) =>
+      wire.json('GET', `${base}${queryOf(query)}`, { signal }),
+    getInvocation: (id, { signal } = {}) => wire.json('GET', pathOf(id), { signal }),
+    getBodies: (id, { signal } = {}) => wire.json('GET', pathOf(id, '/bodies'), { signal }),
+    replayInvocation: (id, { signal, version } = {}) =>
+      wire.json('POST', pathOf(id, '/replay'), { signal, json: { version } }),
   };
 }
 

@@ -20,6 +20,8 @@ await build({
     index: 'src/index.ts',
     client: 'client/index.ts',
     function: 'sdk/function.ts',
+    // A thread of its own: a file of its own.
+    'records-worker': 'src/store/records/worker.ts',
   },
   outdir: dist,
   bundle: true,

@@ -8,8 +8,9 @@ import { type ErrorCode, errorCodes } from '../client/errors.ts';
 import { buildLimits } from '../src/build/build.ts';
 import { pathLimits, sourceLimits } from '../src/build/source.ts';
 import { manifestLimits } from '../src/cli/yaml-reader.ts';
-import { commandLineSettings, type Limits, settings } from '../src/config.ts';
+import { commandLineSettings, settings } from '../src/config.ts';
 import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
+import { recordLimits } from '../src/domain/record.ts';
 import type { Runtime } from '../src/domain/runtime.ts';
 import { crashLinesMax } from '../src/driver/process/link-instance.ts';
 import { memoryCheckMs } from '../src/driver/process/memory.ts';
@@ -23,6 +24,8 @@ import { returnMsMax } from '../src/invoke/pool.ts';
 import { payloadBytesMax, windowBytes } from '../src/link/frames.ts';
 import { linkLimits } from '../src/link/server.ts';
 import { slotsMax } from '../src/slots.ts';
+import { openedBlocksMax } from '../src/store/records/search.ts';
+import { writeLimits } from '../src/store/records/sqlite.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
 
 const reference = join(import.meta.dirname, '../docs/reference');
@@ -38,6 +41,9 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   VERSION_NOT_FOUND: 'A call pinned `@version`, or a route named, a version that does not exist.',
   VERSION_NOT_READY:
     'The function’s first version is being built or has failed, or the pinned one has.',
+  INVOCATION_NOT_FOUND:
+    'A route named an invocation of which there is no record (any more) in the namespace.',
+  BODIES_NOT_KEPT: 'A replay, or a look at the bodies, of a call that was recorded without them.',
   REVISION_CONFLICT: 'Two changes of one function met.',
   JSON_MALFORMED: 'The body is not JSON; `issues` names line and column.',
   DEFINITION_INVALID:
@@ -134,6 +140,7 @@ export function limitsPage(): string {
     ['Calls and instances', callRows()],
     ['Link to instances', linkRows()],
     ['Output of functions', outputRows()],
+    ['Records of calls', recordRows()],
     ['Manifest and command line', manifestRows()],
   ].map(
     ([title, rows]) =>
@@ -148,7 +155,7 @@ ${sections.join('\n')}
 ## Not limited
 
 Streamed bodies in either direction; connections, and calls in one; processor time, disk space and number of processes of a function
-([isolation](../concepts/isolation.md)); versions that are kept of a function: all of them.
+([isolation](../concepts/isolation.md)).
 `;
 }
 
@@ -170,9 +177,8 @@ ${setting('bodyIdleMsMax', 'pause between two pieces of a body', error('REQUEST_
 }
 
 function controlPlaneLimits(): string {
-  const routes = 'src/gateway/routes/functions.ts';
-  const wait = privateConstant(routes, 'waitMsMax');
-  const unread = privateConstant(routes, 'followBytesMax');
+  const wait = privateConstant('src/gateway/routes/functions.ts', 'waitMsMax');
+  const unread = privateConstant('src/gateway/routes/logs.ts', 'followBytesMax');
   const issues = privateConstant('src/gateway/parse.ts', 'issuesMax');
   const token = privateConstant('src/auth/token.ts', 'tokenCharsMin');
   const page = listQuerySchema.parse({}).limit;
@@ -180,9 +186,9 @@ function controlPlaneLimits(): string {
 | \`jsonBytesMax\` | JSON body | ${bytes(controlLimits.jsonBytesMax)} | fixed | ${error('BODY_TOO_LARGE')} |
 | \`sourceBytesMax\` | body that is a source archive | ${bytes(controlLimits.sourceBytesMax)} | fixed | ${error('BODY_TOO_LARGE')} |
 | \`waitMsMax\` | \`wait\` of a request | ${ms(wait)} | fixed | ${error('QUERY_INVALID')} |
-| \`limit\` | functions in one page of a list | 1 to 1,000; ${page} when not given | fixed | ${error('QUERY_INVALID')} |
+| \`limit\` | functions or invocations in one page of a list | 1 to 1,000; ${page} when not given | fixed | ${error('QUERY_INVALID')} |
 | \`prefix\`, \`cursor\` | in the query of a list | 63, 100 characters | fixed | ${error('QUERY_INVALID')} |
-| \`lines\` | lines of output in one answer | 0 to 1,000; 100 when not given | fixed | ${error('QUERY_INVALID')} |
+| \`lines\` | lines of output in one answer | 0 to 10,000; 100 when not given | fixed | ${error('QUERY_INVALID')} |
 | \`followBytesMax\` | output that a follower has not read | ${bytes(unread)} | fixed | the follower misses lines |
 | \`issuesMax\` | issues in one answer | ${issues} | fixed | the detail says how many more |
 | \`tokenCharsMin\` | a configured admin token, at least | ${token} characters | \`FNWAY_ADMIN_TOKEN\` | ${error('CONFIG_INVALID')} |`;
@@ -289,17 +295,40 @@ function linkRows(): string {
 }
 
 function outputRows(): string {
-  const { linesMax, lineCharsMax, keptBytesMax, keptBytesTotalMax, linesPerSecondMax } =
-    outputLimits;
+  const { linesMax, lineCharsMax, keptBytesMax, keptBytesTotalMax } = outputLimits;
+  const { linesPerSecondMax, linesAtOnceMax } = outputLimits;
+  const { outputBytesPerSecondMax, outputBytesAtOnceMax } = outputLimits;
   const tail = privateConstant('src/driver/process/stdio-instance.ts', 'stderrTailBytes');
   return `\
-| \`linesMax\` | lines that are kept of a function | ${count(linesMax)} | fixed | older lines go |
 | \`lineCharsMax\` | a line, in UTF-16 units | ${count(lineCharsMax)} | fixed | it is cut and marked |
-| \`keptBytesMax\` | memory of the lines that are kept of a function | ${bytes(keptBytesMax)} | fixed | older lines go |
-| \`keptBytesTotalMax\` | memory of all lines that are kept | ${bytes(keptBytesTotalMax)} | fixed | the lines of the functions that have written nothing for longest go |
-| \`linesPerSecondMax\` | lines a second of a stream of an instance | ${count(linesPerSecondMax)} | fixed | a line says that the rest is left out |
+| \`linesPerSecondMax\` | lines a second of a stream of an instance, at length | ${count(linesPerSecondMax)} | fixed | some are left out, and a line says so |
+| \`linesAtOnceMax\` | lines that it may be ahead of that | ${count(linesAtOnceMax)} | fixed | the same |
+| \`outputBytesPerSecondMax\` | bytes a second of a stream of an instance, at length | ${bytes(outputBytesPerSecondMax)} | fixed | the same |
+| \`outputBytesAtOnceMax\` | bytes that it may be ahead of that | ${bytes(outputBytesAtOnceMax)} | fixed | the same |
+| \`linesMax\` | lines of a function that are kept in memory, for reports of crashes | ${count(linesMax)} | fixed | older ones are on disk only |
+| \`keptBytesMax\` | their memory | ${bytes(keptBytesMax)} | fixed | the same |
+| \`keptBytesTotalMax\` | memory of those of all functions | ${bytes(keptBytesTotalMax)} | fixed | the same, those of the functions that have written nothing for longest first |
 | \`crashLinesMax\` | lines of output in the answer to a call that crashed | ${crashLinesMax} | fixed | older lines are left out |
 | \`stderrTailBytes\` | standard error in the answer to a script that failed | ${count(tail)} characters | fixed | the beginning is left out |`;
+}
+
+function recordRows(): string {
+  const { targetCharsMax, failureCharsMax, recordedBodyBytesMax } = recordLimits;
+  const { flushMsMax, unwrittenBytesMax, unwrittenBytesLargest } = writeLimits;
+  return `\
+${setting('recordsKeptMs', 'age of a record; 1 s to 3,650 days', 'it goes, with those of its time')}
+${setting('recordsBytesMax', 'records on disk; from 1 MiB', 'the oldest eighth goes')}
+${setting('linesKeptMs', 'age of a line of output', 'it goes, with those of its time')}
+${setting('linesBytesMax', 'lines of output on disk', 'the oldest eighth goes')}
+${setting('bodiesKeptMs', 'age of recorded bodies', 'they go, with those of their time')}
+${setting('bodiesBytesMax', 'recorded bodies on disk', 'the oldest eighth goes')}
+| \`targetCharsMax\` | path and query in a record | ${count(targetCharsMax)} characters | fixed | cut |
+| \`failureCharsMax\` | message and stack of a failure in a record, each | ${count(failureCharsMax)} characters | fixed | cut |
+| \`recordedBodyBytesMax\` | input and output that \`record: bodies\` keeps, each | ${bytes(recordedBodyBytesMax)} | fixed | neither is kept: BODIES_NOT_KEPT 409 |
+| \`flushMsMax\` | that a record waits to be written: what a crash may lose | ${ms(flushMsMax)} | fixed | – |
+| \`unwrittenBytesMax\` | records that the disk has not taken | ${bytes(unwrittenBytesMax)} | fixed | records of calls that succeeded are dropped, and counted in \`fnway_records_dropped\` |
+| \`unwrittenBytesLargest\` | the same | ${bytes(unwrittenBytesLargest)} | fixed | all are dropped, and counted |
+| \`openedBlocksMax\` | blocks that one search opens | ${count(openedBlocksMax)} | fixed | a page has what was found until then, and \`next\` |`;
 }
 
 function manifestRows(): string {
@@ -316,9 +345,17 @@ function manifestRows(): string {
 }
 
 /** The row of a limit that is a setting, with its default as people write it. */
-function setting(name: keyof Limits, what: string, beyond: string): string {
+function setting(name: keyof typeof settings, what: string, beyond: string): string {
   const { env, default: text } = settings[name];
-  const units: Record<string, string> = { Ki: ' KiB', Mi: ' MiB', m: ' min', s: ' s', '': '' };
+  const units: Record<string, string> = {
+    Ki: ' KiB',
+    Mi: ' MiB',
+    Gi: ' GiB',
+    d: ' days',
+    m: ' min',
+    s: ' s',
+    '': '',
+  };
   const [, digits, unit] = /^(\d+)(\D*)$/.exec(text)!;
   return `| \`${name}\` | ${what} | ${count(Number(digits))}${units[unit!]} | \`${env}\` | ${beyond} |`;
 }

@@ -9,8 +9,8 @@ import type { Writable } from 'node:stream';
 export interface BodyStream extends AsyncIterable<Uint8Array> {
   /** Stops the sender; a reader in progress fails with `reason`. Idempotent. */
   cancel(reason: Error): void;
-  /** Runs `fn` when the stream has ended, failed or been cancelled; at once when it has already. */
-  onClose(fn: () => void): void;
+  /** Runs `fn` when the stream has ended, failed or been cancelled (with the reason); at once when it has already. */
+  onClose(fn: (error?: Error) => void): void;
 }
 
 export interface PushedBodyOptions {
@@ -37,7 +37,7 @@ export class PushedBody implements BodyStream {
   #error: Error | undefined;
   #wake: (() => void) | undefined;
   #closed = false;
-  #onClose: Array<() => void> | undefined;
+  #onClose: Array<(error?: Error) => void> | undefined;
 
   constructor(options: PushedBodyOptions) {
     this.#options = options;
@@ -85,8 +85,8 @@ export class PushedBody implements BodyStream {
     if (tellProducer) this.#options.onCancel(reason);
   }
 
-  onClose(fn: () => void): void {
-    if (this.#closed) fn();
+  onClose(fn: (error?: Error) => void): void {
+    if (this.#closed) fn(this.#error);
     else if (this.#onClose === undefined) this.#onClose = [fn];
     else this.#onClose.push(fn);
   }
@@ -125,7 +125,7 @@ export class PushedBody implements BodyStream {
     this.#closed = true;
     const callbacks = this.#onClose;
     this.#onClose = undefined;
-    if (callbacks !== undefined) for (const fn of callbacks) fn();
+    if (callbacks !== undefined) for (const fn of callbacks) fn(this.#error);
   }
 }
 

@@ -18,6 +18,7 @@ export interface Config {
   trustProxy: boolean;
   /** `warm` of every runtime; undefined leaves it to the runtimes. */
   warm: number | undefined;
+  records: RecordSettings;
   /** Undefined: 65,536 users of a place that follows from the data directory. */
   uidRange: { first: number; count: number } | undefined;
   limits: Limits;
@@ -25,6 +26,19 @@ export interface Config {
   path: string;
   npmExecPath: string | undefined;
   toolEnv: Record<string, string>;
+}
+
+export interface RecordSettings {
+  /** Whether calls leave records. Lines of output are kept either way. */
+  kept: boolean;
+  records: Retention;
+  lines: Retention;
+  bodies: Retention;
+}
+
+export interface Retention {
+  keptMs: number;
+  bytesMax: number;
 }
 
 export interface Limits {
@@ -98,6 +112,48 @@ export const settings = {
     env: 'FNWAY_UID_RANGE',
     default: '',
     help: 'FIRST:COUNT of the users that functions run as when the gateway is root; else 65,536 from a place of the data directory’s own',
+  },
+  records: {
+    flag: 'records',
+    env: 'FNWAY_RECORDS',
+    default: 'true',
+    help: 'whether calls leave records',
+  },
+  recordsKeptMs: {
+    flag: 'recordsKeptMs',
+    env: 'FNWAY_RECORDS_KEPT',
+    default: '7d',
+    help: 'age at which records of calls go',
+  },
+  recordsBytesMax: {
+    flag: 'recordsBytesMax',
+    env: 'FNWAY_RECORDS_BYTES_MAX',
+    default: '1Gi',
+    help: 'records of calls on disk; beyond, the oldest go',
+  },
+  linesKeptMs: {
+    flag: 'linesKeptMs',
+    env: 'FNWAY_LOGS_KEPT',
+    default: '7d',
+    help: 'age at which lines of output go',
+  },
+  linesBytesMax: {
+    flag: 'linesBytesMax',
+    env: 'FNWAY_LOGS_BYTES_MAX',
+    default: '1Gi',
+    help: 'lines of output on disk; beyond, the oldest go',
+  },
+  bodiesKeptMs: {
+    flag: 'bodiesKeptMs',
+    env: 'FNWAY_BODIES_KEPT',
+    default: '7d',
+    help: 'age at which recorded bodies go',
+  },
+  bodiesBytesMax: {
+    flag: 'bodiesBytesMax',
+    env: 'FNWAY_BODIES_BYTES_MAX',
+    default: '1Gi',
+    help: 'recorded bodies on disk; beyond, the oldest go',
   },
   connectionsMax: {
     flag: 'connectionsMax',
@@ -244,12 +300,35 @@ export function parseConfig(
     trustProxy: oneOf('trustProxy', ['true', 'false']) === 'true',
     warm: text('warm') === '' ? undefined : integer('warm', 0, 100),
     uidRange: range === null ? undefined : { first, count },
+    records: {
+      kept: oneOf('records', ['true', 'false']) === 'true',
+      ...parseRetention({ text, refuse, size }),
+    },
     limits: parseLimits({ integer, duration, size }),
     path: env.PATH ?? systemPath,
     npmExecPath: env.npm_execpath,
     toolEnv: Object.fromEntries(
       Object.entries(env).filter(([key, value]) => value !== undefined && toolVariables.test(key)),
     ) as Record<string, string>,
+  };
+}
+
+function parseRetention(read: {
+  text(name: SettingName): string;
+  refuse(name: SettingName, rule: string): never;
+  size(name: SettingName, bytesMin: number, bytesMax: number): number;
+}): Omit<RecordSettings, 'kept'> {
+  const { text, refuse, size } = read;
+  const retention = (kept: SettingName, bytes: SettingName): Retention => {
+    const keptMs = parseDuration(text(kept)) ?? -1;
+    if (keptMs < 1000 || keptMs > keptMsLargest)
+      refuse(kept, 'give a duration such as 12h or 7d, from 1s to 3650d');
+    return { keptMs, bytesMax: size(bytes, retainedBytesSmallest, retainedBytesLargest) };
+  };
+  return {
+    records: retention('recordsKeptMs', 'recordsBytesMax'),
+    lines: retention('linesKeptMs', 'linesBytesMax'),
+    bodies: retention('bodiesKeptMs', 'bodiesBytesMax'),
   };
 }
 
@@ -274,6 +353,9 @@ function parseLimits(read: {
   };
 }
 
+const keptMsLargest = 3650 * 86_400_000;
+const retainedBytesSmallest = 1024 ** 2;
+const retainedBytesLargest = 1024 ** 5;
 /** What a timer can wait. */
 const timerMsLargest = 24 * 86_400_000;
 /** A call's head must fit into one frame of the link. */

@@ -50,6 +50,16 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     remedy: 'Wait for the build, or see why it failed with `fnway describe NAME`.',
     retryable: true,
   },
+  INVOCATION_NOT_FOUND: {
+    status: 404,
+    title: 'No such invocation',
+    remedy: 'See `fnway invocations list`; records go after FNWAY_RECORDS_KEPT.',
+  },
+  BODIES_NOT_KEPT: {
+    status: 409,
+    title: 'Input and output were not kept',
+    remedy: 'Set `record: bodies` on the function, and call it again.',
+  },
   REVISION_CONFLICT: {
     status: 409,
     title: 'Changed meanwhile',

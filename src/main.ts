@@ -29,13 +29,16 @@ import { createDataPlane } from './gateway/data-plane.ts';
 import { createServer } from './gateway/server.ts';
 import { newSecret } from './ids.ts';
 import { type CallSignal, compose } from './invoke/invoke.ts';
+import { bodies } from './invoke/middleware/bodies.ts';
 import { concurrency } from './invoke/middleware/concurrency.ts';
-import { counters } from './invoke/middleware/counters.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
 import { gather } from './invoke/middleware/gather.ts';
+import { outcomes } from './invoke/middleware/outcomes.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
 import { Slots } from './slots.ts';
+import { createSqliteRecords } from './store/records/sqlite.ts';
+import type { RecordStore } from './store/records.ts';
 import { openSqliteStore } from './store/sqlite/sqlite.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { OutputLog } from './telemetry/output.ts';
@@ -95,7 +98,17 @@ async function build(
   const blobs = openFileBlobs(inData('blobs'));
 
   const tools = findInterpreters(config, { isRoot, codePath: data.codePath });
-  const output = new OutputLog(() => clock.now());
+  const { kept: keepsRecords, ...retention } = config.records;
+  const records = createSqliteRecords({
+    ...{ retention, clock, log },
+    directory: inData('records'),
+    keyFile: inData('key'),
+  });
+  undo.push(() => records.close());
+  const output = new OutputLog(
+    () => clock.now(),
+    line => records.line(line),
+  );
   const metrics = new Metrics();
   const users = new Users();
   const processes = await openProcessDriver({
@@ -140,13 +153,17 @@ async function build(
   });
   const invoke = compose(
     [
-      counters({ clock, metrics }),
+      outcomes({
+        ...{ clock, metrics },
+        record: keepsRecords ? record => records.record(record) : undefined,
+      }),
       deadline(new TimerWheel(clock)),
       gather({
         needsWhole: version => pool.needsWholeBodies(version),
         bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
       }),
       concurrency({ waitingCallsMax: limits.waitingCallsMax }),
+      bodies(kept => records.bodies(kept)),
     ],
     pool.invoke,
   );
@@ -186,7 +203,7 @@ async function build(
       inFlight,
     }),
     control: {
-      ...{ functions, versions, sources, registry, pool, output },
+      ...{ functions, versions, sources, registry, pool, output, records, invoke },
       runtimes: tools.runtimes,
       adminToken,
       clock,
@@ -194,7 +211,7 @@ async function build(
     },
     isReady: () => state === 'ready',
   });
-  registerGauges(metrics, { pool, processes, registry });
+  registerGauges(metrics, { pool, processes, registry, records });
 
   let stopped: Promise<void> | undefined;
   async function stop(): Promise<void> {
@@ -213,6 +230,8 @@ async function build(
       () => Promise.all(drivers.map(driver => driver.close())),
       // Only now: one that loads is ended with its driver.
       () => built,
+      // After all that writes them.
+      () => records.close(),
       () => store.close(),
       () => data.unlock(),
     ];
@@ -293,9 +312,9 @@ function runtimesDirectory(): string {
 
 function registerGauges(
   metrics: Metrics,
-  parts: { pool: Pool; processes: ProcessDriver; registry: Registry },
+  parts: { pool: Pool; processes: ProcessDriver; registry: Registry; records: RecordStore },
 ): void {
-  const { pool, processes, registry } = parts;
+  const { pool, processes, registry, records } = parts;
   metrics.gauge('fnway_instances', 'Instances by function, version and state.', () =>
     pool.counts().flatMap(({ version, ready, busy, starting }) => {
       const labels = {
@@ -323,4 +342,9 @@ function registerGauges(
   metrics.gauge('fnway_functions', 'Functions registered.', () => [
     { labels: {}, value: registry.size },
   ]);
+  metrics.gauge(
+    'fnway_records_dropped',
+    'Records, lines and bodies that had no room or could not be written, since the start.',
+    () => Object.entries(records.dropped).map(([kind, value]) => ({ labels: { kind }, value })),
+  );
 }

@@ -30,10 +30,11 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'domain', matches: /^src\/domain\// },
   { name: 'config', matches: /^src\/(?:config|data-directory)\.ts$/ },
   { name: 'waist', matches: /^src\/invoke\/invoke\.ts$/ },
-  { name: 'ports', matches: /^src\/(?:store\/store|blob\/blob|driver\/driver)\.ts$/ },
+  { name: 'ports', matches: /^src\/(?:store\/(?:store|records)|blob\/blob|driver\/driver)\.ts$/ },
   { name: 'telemetry', matches: /^src\/telemetry\// },
   { name: 'link', matches: /^src\/link\// },
-  { name: 'implementations', matches: /^src\/(?:store|blob|driver|build|auth)\// },
+  { name: 'auth', matches: /^src\/auth\// },
+  { name: 'implementations', matches: /^src\/(?:store|blob|driver|build)\// },
   { name: 'invoke', matches: /^src\/invoke\// },
   { name: 'deploy', matches: /^src\/deploy\// },
   { name: 'gateway', matches: /^src\/gateway\// },
@@ -99,7 +100,7 @@ test('an import goes strictly down, or stays in its folder', () => {
 
 test('implementations are imported by the composition root and by what is above them only', () => {
   const concrete =
-    /^src\/(?:store\/(?:memory|sqlite)|blob\/(?:file|memory)|driver\/(?:process\/process|http|mock))/;
+    /^src\/(?:store\/(?:memory|sqlite|records\/(?:memory|sqlite))|blob\/(?:file|memory)|driver\/(?:process\/process|http|mock))/;
   const allowed = /^src\/(?:main\.ts|testing\/|store\/|blob\/|driver\/)/;
   const findings = sources
     .filter(file => !allowed.test(file))

@@ -10,6 +10,7 @@ import { CallHead } from './call-head.mjs';
 import { makeEvent, replyOfEvent } from './event.mjs';
 import { problemOf } from './handler.mjs';
 import { endFlag, payloadBytesMax, RequestBody, types, windowBytes } from './link.mjs';
+import { runInCall } from './output.mjs';
 import { LightRequest, responseParts } from './web.mjs';
 
 /** By the lower 16 bits of their stream, which the gateway never has twice in use. See Slots in the gateway's sources. */
@@ -36,9 +37,12 @@ export function useHandler(handlerStyle, handler, loadSettings) {
 }
 
 class CallInProgress {
-  constructor(link, stream, onEnd) {
+  constructor(link, stream, id, onEnd) {
     this.link = link;
     this.stream = stream;
+    this.id = id;
+    /** What it has written to the standard streams, once it has: see output.mjs. */
+    this.output = undefined;
     this.onEnd = onEnd;
     this.body = undefined;
     this.credit = windowBytes;
@@ -62,6 +66,7 @@ class CallInProgress {
     const onCredit = this.onCredit;
     this.onCredit = undefined;
     onCredit?.();
+    this.output?.end();
     this.onEnd();
   }
 }
@@ -102,7 +107,7 @@ class Context {
 
 export function answerCall(link, flags, stream, chunk, start, bodyStart, end, onEnd) {
   const head = new CallHead(chunk.toString('latin1', start, bodyStart));
-  const call = new CallInProgress(link, stream, onEnd);
+  const call = new CallInProgress(link, stream, head.id, onEnd);
   calls[stream & 0xffff] = call;
   let body = null;
   if ((flags & endFlag) !== 0) {
@@ -112,8 +117,7 @@ export function answerCall(link, flags, stream, chunk, start, bodyStart, end, on
     body.push(link.keep(chunk, bodyStart, end));
   }
   const context = new Context(call, head);
-  if (style === 'web') answerWeb(call, head, body, context);
-  else answerEvent(call, head, body, context);
+  runInCall(call, style === 'web' ? answerWeb : answerEvent, call, head, body, context);
 }
 
 export function dataOfCall(stream, flags, bytes) {

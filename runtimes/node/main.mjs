@@ -8,6 +8,7 @@ import { answerCall, cancelCall, creditCall, dataOfCall } from './calls.mjs';
 import { becomeInstance, LoadText } from './instance.mjs';
 import { broken, Link, types } from './link.mjs';
 import { watchModules } from './modules.mjs';
+import { markOutput } from './output.mjs';
 import { warmUp } from './warm-up.mjs';
 import { installWebGlobals } from './web.mjs';
 
@@ -23,6 +24,7 @@ process.title = 'fnway-node';
 // Each change of identity stops every thread for a moment: this one need not wait for LOAD.
 if (process.getuid() === 0) process.setgroups([]);
 installWebGlobals();
+markOutput();
 
 const loadText = new LoadText();
 let loading = false;

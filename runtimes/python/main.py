@@ -23,8 +23,10 @@ which makes the driver start it with `--direct`, in an interpreter of its own.
 import atexit
 import collections
 import collections.abc
+import contextvars
 import gc
 import importlib.util
+import io
 import json
 import os
 import re
@@ -214,6 +216,50 @@ class Context:
         return max(0, round((deadline - time.monotonic()) * 1000))
 
 
+# ---------------------------------------------------------------- output
+
+# Whose a line of output is: a worker sets this for each call, coroutines and copied contexts take
+# it with them. What nobody's context writes (threads that a handler starts, file descriptors,
+# programs) goes out as it is: the instance's.
+current_call = contextvars.ContextVar("fnway_call", default=None)
+
+
+class CallText(io.TextIOWrapper):
+    """A standard stream that marks the lines that a call writes as the call's
+    (docs/reference/link.md). In the stream, not beside it: lines keep their order, and what a crash
+    leaves behind has been written."""
+
+    def __init__(self, stream):
+        super().__init__(
+            stream.detach(), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+
+    def write(self, text):
+        call = current_call.get()
+        if call is None or not isinstance(text, str):
+            return super().write(text)
+        written = call.written
+        if written is None:
+            written = call.written = {}
+        whole, end, rest = (written.get(self, "") + text).rpartition("\n")
+        written[self] = rest
+        if end:
+            mark = call.mark()
+            super().write(mark + whole.replace("\n", "\n" + mark) + "\n")
+        return len(text)
+
+
+def end_output(call):
+    """The call is over: what has no end of its line gets one."""
+    written, call.written = call.written, None
+    for stream, rest in written.items():
+        if rest:
+            try:
+                io.TextIOWrapper.write(stream, call.mark() + rest + "\n")
+            except Exception:
+                pass  # the log is gone
+
+
 # ---------------------------------------------------------------- the link
 
 
@@ -228,11 +274,15 @@ class Call:
     sent_bytes = 0  # written by the worker only
     waiter = None  # the lock on which the worker waits for credit
     future = None  # the coroutine running for this call
+    written = None  # what it has written to the standard streams without the end of the line
 
     def __init__(self, stream, fields, body):
         self.stream = stream
         self.fields = fields
         self.body = body
+
+    def mark(self):
+        return f"\x1e{self.fields[2][-26:]}\x1f"
 
     def wait_for_credit(self):
         lock = allocate_lock()
@@ -528,7 +578,11 @@ class Link:
                 continue
             if not call.cancelled:
                 started = clock()
+                current_call.set(call)
                 self.run(call)
+                current_call.set(None)
+                if call.written is not None:
+                    end_output(call)
                 self.seconds_per_call += (clock() - started - self.seconds_per_call) / 8
                 self.calls_done += 1
             self.let_go(call)
@@ -1103,8 +1157,7 @@ def print_error(text):
 
 def main():
     sys.dont_write_bytecode = True  # a version's directory never changes
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    sys.stdout, sys.stderr = CallText(sys.stdout), CallText(sys.stderr)
     if "--direct" in sys.argv[1:]:
         own_folder = os.path.dirname(os.path.abspath(__file__))
         if sys.path and os.path.abspath(sys.path[0]) == own_folder:

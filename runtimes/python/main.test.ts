@@ -105,7 +105,7 @@ def handle(event, context):
     instance.close();
   });
 
-  test('each stream of output goes to the log socket, line by line', async () => {
+  test('each stream of output goes to the log socket, a call’s lines marked', async () => {
     const instance = await gateway.load(
       `import sys
 print("loaded")
@@ -116,7 +116,10 @@ def handle(event):
     await instance.logHas('loaded\n');
     await instance.call();
     await Promise.all([instance.logHas('called\n'), instance.logHas('err\n')]);
-    assert.deepEqual([instance.stdout, instance.stderr], ['loaded\ncalled\n', 'err\n']);
+    assert.deepEqual(
+      [instance.stdout, instance.stderr],
+      ['loaded\n\x1einv_1\x1fcalled\n', '\x1einv_1\x1ferr\n'],
+    );
     instance.close();
   });
 
@@ -885,7 +888,7 @@ def handle(request):
     assert.equal((await reply).text, 'finished');
     assert.deepEqual(await direct.exited, [0, null]);
     await direct.logClosed;
-    assert.match(direct.log, /unfinishedat exit\n$/);
+    assert.match(direct.log, /unfinished\nat exit\n$/);
   });
 
   test('STOP waits for calls in other threads after the main thread has become idle', async () => {
@@ -1055,7 +1058,7 @@ class Instance {
   logClosed: Promise<unknown> = Promise.resolve();
   exited: Promise<unknown[]> = Promise.resolve([]);
   hello = { protocol: 0, secret: '', pid: 0, runtime: '' };
-  /** Both streams, as they come. */
+  /** Both streams, as they come, without the marks of calls. */
   log = '';
   stdout = '';
   stderr = '';
@@ -1108,7 +1111,8 @@ class Instance {
       writeFileSync(path, content);
     }
     this.logClosed = this.#gateway.expectLog(this.secret, (text, stream) => {
-      this.log += text;
+      // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the mark
+      this.log += text.replaceAll(/\x1e[^\x1f]*\x1f/g, '');
       this[stream] += text;
       for (const look of this.#logWaiting) look();
     });

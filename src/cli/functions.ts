@@ -1,12 +1,7 @@
-/** `fnway deploy`, `list`, `describe`, `logs` and `remove`: single functions on a gateway. */
+/** `fnway deploy`, `list`, `describe` and `remove`: single functions on a gateway. */
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type {
-  FunctionDefinition,
-  FunctionView,
-  OutputLineView,
-  VersionFailure,
-} from '../../client/api.ts';
+import type { FunctionDefinition, FunctionView, VersionFailure } from '../../client/api.ts';
 import { type Client, isApiError } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
 import { type Context, checkName } from './context.ts';
@@ -37,13 +32,6 @@ export function addFunctionCommands(program: Command, contextOf: ContextOf): voi
     .argument('<name>', 'name of the function')
     .action((name, _options, command) => describe(contextOf(command), name));
   program
-    .command('logs')
-    .description('show what a function’s instances print')
-    .argument('<name>', 'name of the function')
-    .option('-f, --follow', 'go on with new lines as they come')
-    .option('--lines <n>', 'how many of the newest lines', integer, 100)
-    .action((name, options, command) => logs(contextOf(command), name, options));
-  program
     .command('remove')
     .description('remove a function and all its versions')
     .argument('<name>', 'name of the function')
@@ -67,6 +55,7 @@ interface DeployOptions {
   max?: number;
   idle?: string;
   auth?: 'token' | 'none';
+  record?: 'calls' | 'bodies';
   stream?: boolean;
   allowScripts?: boolean;
   description?: string;
@@ -92,6 +81,9 @@ function addDeploy(program: Command, contextOf: ContextOf): void {
     .option('--max <n>', 'most instances', integer)
     .option('--idle <duration>', 'an instance without calls ends after this')
     .addOption(new Option('--auth <kind>', 'who may call it').choices(['token', 'none']))
+    .addOption(
+      new Option('--record <what>', 'what is kept of each call').choices(['calls', 'bodies']),
+    )
     .option('--stream', 'stream replies that are buffered otherwise')
     .option('--allow-scripts', 'let packages run their install scripts')
     .option('--label <key=value>', 'label (repeat for several)', collect)
@@ -127,7 +119,8 @@ async function deploy(context: Context, name: string, options: DeployOptions): P
   out.line(`  ${await curlLine(client, put.function)}`);
 }
 
-async function readUpload(source: string) {
+/** A directory or a file, as it is uploaded. */
+export async function readUpload(source: string) {
   const [{ readTree, treeDigest }, { entryOf }] = await Promise.all([
     import('../build/source.ts'),
     import('./sources.ts'),
@@ -139,7 +132,7 @@ async function readUpload(source: string) {
 }
 
 function definitionOf(options: DeployOptions): FunctionDefinition {
-  const { runtime, script, image, entry, timeout, memory, concurrency, auth } = options;
+  const { runtime, script, image, entry, timeout, memory, concurrency, auth, record } = options;
   const { stream, allowScripts, description, http, min, max, idle } = options;
   const instances = withoutUndefined({ min, max, idle });
   return withoutUndefined<FunctionDefinition>({
@@ -151,6 +144,7 @@ function definitionOf(options: DeployOptions): FunctionDefinition {
     memory,
     concurrency,
     auth,
+    record,
     stream,
     allowScripts,
     description,
@@ -247,6 +241,7 @@ async function describe(context: Context, name: string): Promise<void> {
     ],
     ['labels', recordText(view.labels)],
     ['auth', view.auth],
+    ['record', view.record],
     ['call', await curlLine(client, view)],
   ];
   out.line(colors.bold(`${view.namespace}/${view.name}`));
@@ -288,41 +283,6 @@ function recordText(record: Readonly<Record<string, string>>): string | undefine
   return pairs.length === 0 ? undefined : pairs.join('\n');
 }
 
-async function logs(
-  context: Context,
-  name: string,
-  options: { follow?: boolean; lines: number },
-): Promise<void> {
-  const { out } = context;
-  const { lines } = options;
-  if (!options.follow) {
-    const client = await context.client();
-    const entries = await client.readLogs(name, { lines });
-    if (out.json) out.value(entries);
-    else for (const entry of entries) out.line(logLine(context, entry));
-    return;
-  }
-  const { patientFetch } = await import('./patient-fetch.ts');
-  const client = await context.client({ fetch: await patientFetch() });
-  for await (const entry of client.followLogs(name, { lines })) {
-    if (out.json) out.row(entry);
-    else out.line(logLine(context, entry));
-  }
-  // It ends by itself only when there is nothing to follow any more: asking once more tells why.
-  await client.getFunction(name);
-  throw new GatewayError('GATEWAY_STOPPING', `The log of ${name} ended.`, {
-    remedy: 'The gateway stops, or has been started again. Follow again.',
-  });
-}
-
-function logLine({ out }: Context, entry: OutputLineView): string {
-  const { colors } = out;
-  const head = `${entry.time.slice(11, 23)} v${entry.version} ${entry.instance.slice(-6)}`;
-  const plain = printable(entry.text);
-  const text = entry.stream === 'stderr' ? colors.yellow(plain) : plain;
-  return `${colors.dim(head)} ${text}`;
-}
-
 async function remove(context: Context, name: string): Promise<void> {
   const { out } = context;
   const client = await context.client();
@@ -346,7 +306,7 @@ function collect(value: string, before: string[] = []): string[] {
   return [...before, value];
 }
 
-function integer(text: string): number {
+export function integer(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('Give a whole number.');
   return Number(text);
 }
@@ -367,6 +327,6 @@ function pairs(
   );
 }
 
-function withoutUndefined<T extends object>(value: T): T {
+export function withoutUndefined<T extends object>(value: T): T {
   return Object.fromEntries(Object.entries(value).filter(([, item]) => item !== undefined)) as T;
 }

@@ -41,6 +41,7 @@ function viewOf(definition: FunctionDefinition, name = 'hello'): FunctionView {
       createdAt: '',
     },
     ...settings,
+    record: settings.record ?? 'calls',
     instances: { min, max, idle: formatDuration(idleMs) },
     endpoint: `/function/${name}`,
     revision: 1,

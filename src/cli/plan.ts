@@ -144,12 +144,13 @@ function flatVersion(spec: VersionSpec): Flat {
 
 type SettingsView = Pick<
   FunctionView,
-  'auth' | 'concurrency' | 'instances' | 'labels' | 'description' | 'project'
+  'auth' | 'record' | 'concurrency' | 'instances' | 'labels' | 'description' | 'project'
 >;
 
 function viewOf({ settings }: Desired): SettingsView {
   const { min, max, idleMs } = settings.instances;
-  return { ...settings, instances: { min, max, idle: formatDuration(idleMs) } };
+  const { record = 'calls' } = settings;
+  return { ...settings, record, instances: { min, max, idle: formatDuration(idleMs) } };
 }
 
 function flatSettings(view: SettingsView): Flat {
@@ -157,6 +158,7 @@ function flatSettings(view: SettingsView): Flat {
   const idleMs = parseDuration(idle);
   const flat: Flat = new Map([
     ['auth', view.auth],
+    ['record', view.record],
     ['concurrency', String(view.concurrency ?? '')],
     ['instances.min', String(min)],
     ['instances.max', String(max)],

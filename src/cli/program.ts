@@ -11,7 +11,9 @@ import { addCompletionCommand } from './completion.ts';
 import { type Context, type ContextPorts, createContext } from './context.ts';
 import { exitCodeOf, exitCodes, problemOf } from './failure.ts';
 import { addFunctionCommands } from './functions.ts';
+import { addInvocationCommands } from './invocations.ts';
 import { addInvokeCommand } from './invoke.ts';
+import { addLogsCommand } from './logs.ts';
 import { addNewCommand } from './new.ts';
 import { Output } from './output.ts';
 import { packageVersion } from './package.ts';
@@ -29,6 +31,8 @@ const groups = [
   { heading: 'Project:', add: addProjectCommands },
   { heading: 'Functions:', add: addInvokeCommand },
   { heading: 'Functions:', add: addFunctionCommands },
+  { heading: 'Functions:', add: addLogsCommand },
+  { heading: 'Functions:', add: addInvocationCommands },
   { heading: 'Functions:', add: addVersionCommands },
   { heading: 'Functions:', add: addTokenCommands },
 ] as const;

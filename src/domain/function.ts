@@ -150,6 +150,7 @@ export const definitionSchema = z
     concurrency: z.int().min(1).max(definitionLimits.concurrencyMax).optional(),
     instances: instancesSchema.optional(),
     auth: z.enum(['token', 'none']).optional(),
+    record: z.enum(['calls', 'bodies']).optional(),
     stream: z.boolean().optional(),
     allowScripts: z.boolean().optional(),
     labels: z
@@ -234,6 +235,8 @@ export interface FunctionSettings {
   labels: Record<string, string>;
   description: string;
   project?: string;
+  /** What is kept of each call: a record, or with it input and output. `calls` when absent. */
+  record?: 'calls' | 'bodies';
 }
 
 export const versionStates = ['building', 'ready', 'failed'] as const;
@@ -310,6 +313,7 @@ export function splitDefinition(
     labels: definition.labels ?? {},
     description: definition.description ?? '',
     ...(definition.project !== undefined && { project: definition.project }),
+    ...(definition.record !== undefined && { record: definition.record }),
   };
   return { spec, settings };
 }

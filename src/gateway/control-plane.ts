@@ -13,11 +13,15 @@ import { firstJsonError } from '../domain/json-error.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
+import type { Invoke } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { Log } from '../log.ts';
+import type { RecordStore } from '../store/records.ts';
 import type { OutputLog } from '../telemetry/output.ts';
 import { openApi } from './openapi.ts';
 import { functionRoutes } from './routes/functions.ts';
+import { invocationRoutes } from './routes/invocations.ts';
+import { logRoutes } from './routes/logs.ts';
 import { sourceRoutes } from './routes/sources.ts';
 
 export interface ControlPlaneOptions {
@@ -27,6 +31,8 @@ export interface ControlPlaneOptions {
   registry: Registry;
   pool: Pool;
   output: OutputLog;
+  records: RecordStore;
+  invoke: Invoke;
   runtimes: Map<string, Runtime>;
   adminToken: string;
   clock: Clock;
@@ -95,7 +101,15 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
       });
     }
   });
+  addRoutes(app, options);
+  await app.ready();
+  return app;
+}
+
+function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   functionRoutes(app, options);
+  logRoutes(app, options);
+  invocationRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({
     items: [...options.runtimes.values()].map(({ name, entries, concurrency }) => ({
@@ -105,8 +119,6 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     })),
   }));
   app.get('/v1/openapi.json', async () => openApi());
-  await app.ready();
-  return app;
 }
 
 declare module 'fastify' {

@@ -6,6 +6,7 @@
 import { parseAuthorization, tokensEqual } from '../auth/token.ts';
 import type { Clock } from '../clock.ts';
 import type { FunctionEntry, Registry } from '../deploy/registry.ts';
+import type { Caller } from '../domain/record.ts';
 import { GatewayError, toProblem } from '../errors.ts';
 import { newId, newTraceparent } from '../ids.ts';
 import {
@@ -56,10 +57,10 @@ class DataPlane {
       const { head } = exchange;
       const reading = head.reading ?? new Reading(head, this.#options.trustProxy);
       head.reading = reading;
-      const { entry, consumed } = this.#admit(reading);
+      const { entry, caller } = this.#admit(reading);
       if (reading.address.version !== undefined)
-        void this.#servePinned(exchange, reading, entry, consumed);
-      else if (entry.active !== undefined) this.#call(exchange, reading, entry.active, consumed);
+        void this.#servePinned(exchange, reading, entry, caller);
+      else if (entry.active !== undefined) this.#call(exchange, reading, entry.active, caller);
       else throw notReady(entry);
     } catch (error) {
       this.#refuse(exchange, error);
@@ -70,21 +71,21 @@ class DataPlane {
     exchange: Exchange,
     reading: Reading,
     entry: FunctionEntry,
-    consumed: boolean,
+    caller: Caller,
   ): Promise<void> {
     try {
       const number = reading.address.version!;
       if (Number.isNaN(number))
         throw new GatewayError('VERSION_NOT_FOUND', 'a version is a whole number from 1: NAME@3');
       const version = await this.#options.pinned(entry, number);
-      this.#call(exchange, reading, version, consumed);
+      this.#call(exchange, reading, version, caller);
     } catch (error) {
       this.#refuse(exchange, error);
     }
   }
 
   /** Anew for every request: functions come and go, and tokens with them. */
-  #admit({ address, incoming }: Reading): { entry: FunctionEntry; consumed: boolean } {
+  #admit({ address, incoming }: Reading): { entry: FunctionEntry; caller: Caller } {
     const { registry, adminToken } = this.#options;
     const entry = registry.get(address.namespace, address.name);
     const token =
@@ -92,10 +93,11 @@ class DataPlane {
     const isOpen = entry?.row.settings.auth === 'none';
     // First, for this is what most callers send.
     if (entry !== undefined && !isOpen && token !== undefined && tokensEqual(token, entry.token))
-      return { entry, consumed: true };
+      return { entry, caller: 'function-token' };
     const isAdmin = token !== undefined && tokensEqual(token, adminToken);
     // The admin token never reaches a function, also not one that asks for none.
-    if (entry !== undefined && (isAdmin || isOpen)) return { entry, consumed: isAdmin };
+    if (entry !== undefined && (isAdmin || isOpen))
+      return { entry, caller: isAdmin ? 'admin' : 'anonymous' };
     if (isAdmin) {
       throw new GatewayError(
         'FUNCTION_NOT_FOUND',
@@ -108,21 +110,21 @@ class DataPlane {
     );
   }
 
-  #call(exchange: Exchange, reading: Reading, version: Version, consumed: boolean): void {
+  #call(exchange: Exchange, reading: Reading, version: Version, caller: Caller): void {
     const body = exchange.body();
     if (body instanceof Promise) {
       body.then(
-        whole => this.#invoke(exchange, reading, version, { consumed, body: whole }),
+        whole => this.#invoke(exchange, reading, version, { caller, body: whole }),
         error => this.#refuse(exchange, error),
       );
-    } else this.#invoke(exchange, reading, version, { consumed, body });
+    } else this.#invoke(exchange, reading, version, { caller, body });
   }
 
   #invoke(
     exchange: Exchange,
     reading: Reading,
     version: Version,
-    { consumed, body }: { consumed: boolean; body: Body },
+    { caller, body }: { caller: Caller; body: Body },
   ): void {
     const { inFlight, clock } = this.#options;
     if (inFlight.isFull) {
@@ -144,10 +146,14 @@ class DataPlane {
       attempt: 1,
       method: exchange.head.method,
       target: reading.address.rest,
-      headers: reading.headersFor(consumed),
+      // A token that was read here is not passed on.
+      headers: reading.headersFor(caller !== 'anonymous'),
       ownHeaders: ['X-Call-Id', label, 'Traceparent', traceparent ?? newTraceparent()],
       body,
       origin: 'http' as const,
+      caller,
+      label: callId,
+      parent: undefined,
       deadlineMs: Number.POSITIVE_INFINITY,
       gathering: false,
       instance: undefined,

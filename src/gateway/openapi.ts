@@ -2,7 +2,11 @@
 import { z } from 'zod';
 import { errorCodes } from '../../client/errors.ts';
 import { definitionSchema, nameSchema } from '../domain/function.ts';
+import { severities } from '../domain/log-line.ts';
+import { callers, failureKinds, origins, recordStates } from '../domain/record.ts';
 import { listQuerySchema } from './routes/functions.ts';
+import { invocationQuerySchema } from './routes/invocations.ts';
+import { logsQuerySchema } from './routes/logs.ts';
 
 interface Operation {
   method: 'get' | 'post' | 'put' | 'delete';
@@ -31,17 +35,17 @@ const wait = {
 
 const functionsPath = '/v1/namespaces/{namespace}/functions';
 const functionPath = `${functionsPath}/{name}`;
+const invocationsPath = '/v1/namespaces/{namespace}/invocations';
 const sourcesPath = '/v1/namespaces/{namespace}/sources';
 
 function operations(): Operation[] {
-  const list = toSchema(listQuerySchema) as { properties: Record<string, unknown> };
   return [
     {
       method: 'get',
       path: functionsPath,
       id: 'listFunctions',
       summary: 'Functions in order of name',
-      query: list.properties,
+      query: queryOf(listQuerySchema),
       status: 200,
       answer: json(page('Function')),
     },
@@ -131,9 +135,47 @@ function operations(): Operation[] {
       path: `${functionPath}/logs`,
       id: 'getOutput',
       summary: 'Output of the instances',
-      query: { lines: { type: 'integer' }, follow: { type: 'boolean' } },
+      query: queryOf(logsQuerySchema),
       status: 200,
       answer: { 'application/x-ndjson': { schema: ref('OutputLine') } },
+    },
+    {
+      method: 'get',
+      path: invocationsPath,
+      id: 'listInvocations',
+      summary: 'Records of calls, newest first',
+      query: queryOf(invocationQuerySchema),
+      status: 200,
+      answer: json(page('Invocation')),
+    },
+    {
+      method: 'get',
+      path: `${invocationsPath}/{id}`,
+      id: 'getInvocation',
+      summary: 'The record of a call',
+      status: 200,
+      answer: json(ref('Invocation')),
+    },
+    {
+      method: 'get',
+      path: `${invocationsPath}/{id}/bodies`,
+      id: 'getBodies',
+      summary: 'What went in and came out, where that was kept',
+      status: 200,
+      answer: json(ref('InvocationBodies')),
+    },
+    {
+      method: 'post',
+      path: `${invocationsPath}/{id}/replay`,
+      id: 'replayInvocation',
+      summary: 'Call again with what was kept',
+      body: json({
+        type: 'object',
+        additionalProperties: false,
+        properties: { version: { type: 'integer', minimum: 1 } },
+      }),
+      status: 200,
+      answer: json(ref('Replay')),
     },
     {
       method: 'post',
@@ -214,6 +256,10 @@ function describe(operation: Operation): Record<string, unknown> {
   };
 }
 
+function queryOf(schema: z.ZodType): Record<string, unknown> {
+  return toSchema(schema).properties as Record<string, unknown>;
+}
+
 function toSchema(schema: z.ZodType): Record<string, unknown> {
   const { $schema: _, ...rest } = z.toJSONSchema(schema, {
     io: 'input',
@@ -231,6 +277,10 @@ const object = (properties: Record<string, unknown>, optional: string[] = []) =>
 });
 const stringMap = { type: 'object', additionalProperties: text };
 const state = { enum: ['building', 'ready', 'failed'] };
+
+const headerList = { type: 'array', items: { type: 'array', items: text } };
+/** Of a body, one of the two. */
+const bodyParts = { headers: headerList, body: text, base64: text };
 
 /** The answers' shapes: client/api.ts in JSON Schema; test/api checks real answers against them. */
 const views = {
@@ -270,6 +320,7 @@ const views = {
       activeVersion: whole,
       latestVersion: ref('Version'),
       auth: { enum: ['token', 'none'] },
+      record: { enum: ['calls', 'bodies'] },
       concurrency: whole,
       instances: object({ min: whole, max: whole, idle: text }),
       labels: stringMap,
@@ -294,12 +345,52 @@ const views = {
   Token: object({ token: text }),
   Source: object({ digest: text }),
   Runtime: object({ name: text, entries: { type: 'array', items: text }, concurrency: whole }),
-  OutputLine: object({
-    time: text,
+  OutputLine: object(
+    {
+      time: text,
+      version: whole,
+      instance: text,
+      call: text,
+      stream: { enum: ['stdout', 'stderr'] },
+      severity: { enum: [...severities] },
+      message: text,
+      fields: { type: 'object' },
+      text,
+    },
+    ['call', 'fields'],
+  ),
+  Invocation: object(
+    {
+      ...{ id: text, namespace: text, function: text, version: whole },
+      state: { enum: [...recordStates] },
+      status: whole,
+      origin: { enum: [...origins] },
+      caller: { enum: [...callers] },
+      ...{ attempt: whole, method: text, path: text, startedAt: text },
+      durationMs: { type: 'number' },
+      ...{ instance: text, parent: text, label: text },
+      failure: object(
+        {
+          kind: { enum: [...failureKinds] },
+          ...{ code: text, reason: text, message: text, type: text },
+          ...{ file: text, line: whole, stack: text, exit: text },
+        },
+        ['reason', 'type', 'file', 'line', 'stack', 'exit'],
+      ),
+    },
+    ['instance', 'parent', 'label', 'failure'],
+  ),
+  InvocationBodies: object({
+    id: text,
+    request: object({ method: text, path: text, ...bodyParts }, ['body', 'base64']),
+    reply: object({ status: whole, ...bodyParts }, ['body', 'base64']),
+  }),
+  Replay: object({
+    id: text,
     version: whole,
-    instance: text,
-    stream: { enum: ['stdout', 'stderr'] },
-    text,
+    reply: object({ status: whole, ...bodyParts, failure: { type: 'object' } }, [
+      ...['body', 'base64', 'failure'],
+    ]),
   }),
   Problem: object(
     {

@@ -1,6 +1,14 @@
 /** What the control plane shows of functions and versions: domain objects as wire types. */
-import type { FunctionView, OutputLineView, VersionView } from '../../client/api.ts';
+import type {
+  BodyView,
+  FunctionView,
+  InvocationView,
+  OutputLineView,
+  VersionView,
+} from '../../client/api.ts';
 import type { FunctionEntry, LivingVersion } from '../deploy/registry.ts';
+import { readLine } from '../domain/log-line.ts';
+import { type InvocationRecord, timeOfId } from '../domain/record.ts';
 import { formatDuration, formatSize } from '../domain/units.ts';
 import type { OutputLine } from '../telemetry/output.ts';
 
@@ -45,6 +53,7 @@ export function functionView(
     ...(row.activeVersion !== undefined && { activeVersion: row.activeVersion }),
     latestVersion: versionView(latest),
     auth: settings.auth,
+    record: settings.record ?? 'calls',
     ...(settings.concurrency !== undefined && { concurrency: settings.concurrency }),
     instances: {
       min: settings.instances.min,
@@ -63,6 +72,40 @@ export function functionView(
 }
 
 export function outputLineView(line: OutputLine): OutputLineView {
-  const { timeMs, ...rest } = line;
-  return { time: new Date(timeMs).toISOString(), ...rest };
+  const { timeMs, version, instance, stream, call, text } = line;
+  return {
+    time: new Date(timeMs).toISOString(),
+    version,
+    instance,
+    ...(call !== undefined && { call }),
+    stream,
+    ...readLine(text, stream),
+    text,
+  };
+}
+
+export function invocationView(record: InvocationRecord): InvocationView {
+  const { id, subject, version, state, status, target, durationMs, failure, ...rest } = record;
+  const { origin, caller, attempt, method, instance, parent, label } = rest;
+  return {
+    ...{ id, namespace: subject.namespace, function: subject.name, version, state, status },
+    ...{ origin, caller, attempt, method, path: target },
+    startedAt: new Date(timeOfId(id) ?? 0).toISOString(),
+    durationMs: Math.round(durationMs * 1000) / 1000,
+    ...(instance !== undefined && { instance }),
+    ...(parent !== undefined && { parent }),
+    ...(label !== undefined && { label }),
+    ...(failure !== undefined && { failure }),
+  };
+}
+
+/** As text where it is text, else base64. */
+export function bodyView(headers: readonly string[], bytes: Uint8Array): BodyView {
+  const pairs: Array<[string, string]> = [];
+  for (let i = 0; i < headers.length; i += 2) pairs.push([headers[i]!, headers[i + 1]!]);
+  try {
+    return { headers: pairs, body: new TextDecoder('utf-8', { fatal: true }).decode(bytes) };
+  } catch {
+    return { headers: pairs, base64: Buffer.from(bytes).toString('base64') };
+  }
 }

@@ -5,6 +5,7 @@
  */
 import type { BodyStream } from '../body.ts';
 import type { FunctionFailure, FunctionSettings, VersionSpec } from '../domain/function.ts';
+import type { Caller, Origin } from '../domain/record.ts';
 import type { GatewayError } from '../errors.ts';
 
 /**
@@ -71,7 +72,12 @@ export interface Call {
   readonly ownHeaders: HeaderPairs;
   /** Replaced by what was gathered of it, where the handler needs it whole. */
   body: Body;
-  readonly origin: 'http';
+  readonly origin: Origin;
+  readonly caller: Caller;
+  /** What the caller named it, where it did. */
+  readonly label: string | undefined;
+  /** The invocation that this one repeats or belongs to. */
+  readonly parent: string | undefined;
   /** Set by the deadline middleware: when the caller stops waiting, on the monotonic clock. */
   deadlineMs: number;
   /** Set by the gather middleware: the body is awaited, and no instance has been asked for. */

@@ -2,7 +2,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { LineSplitter, type OutputLine, OutputLog, outputLimits } from './output.ts';
+import type { LogLine } from '../domain/record.ts';
+import { LineSplitter, type OutputLine, OutputLog, outputLimits, readMark } from './output.ts';
 
 const nowMs = 0;
 
@@ -49,6 +50,7 @@ test('a line over the limit is cut and marked once, in one piece or in many', ()
   }
 });
 
+const subject = (functionId: string) => ({ functionId, namespace: 'default', name: functionId });
 const line = (text: string, instance = 'ins_1') => ({
   version: 1,
   instance,
@@ -58,7 +60,8 @@ const line = (text: string, instance = 'ins_1') => ({
 
 test('the tail is the last lines, oldest first, of one instance where one is named', () => {
   const log = new OutputLog(() => 5);
-  for (let i = 0; i < 10; i++) log.append('fn', line(String(i), i % 2 === 0 ? 'even' : 'odd'));
+  for (let i = 0; i < 10; i++)
+    log.append(subject('fn'), line(String(i), i % 2 === 0 ? 'even' : 'odd'));
   const texts = (options: { linesMax: number; instance?: string }) =>
     log.tail('fn', options).map(entry => entry.text);
   assert.deepEqual(texts({ linesMax: 3 }), ['7', '8', '9']);
@@ -70,7 +73,7 @@ test('the tail is the last lines, oldest first, of one instance where one is nam
 test('no more lines than the limit and a quarter are kept', () => {
   const log = new OutputLog(() => 5);
   for (let i = 0; i < outputLimits.linesMax * 3; i++) {
-    log.append('fn', line(String(i)));
+    log.append(subject('fn'), line(String(i)));
     const kept = log.tail('fn', { linesMax: Number.MAX_SAFE_INTEGER }).length;
     assert.ok(kept <= outputLimits.linesMax * 1.25);
   }
@@ -81,10 +84,10 @@ test('a follower gets every line until it leaves', () => {
   const seen: string[] = [];
   const follower = { onLine: (entry: OutputLine) => seen.push(entry.text), onEnd: assert.fail };
   const leave = log.follow('fn', follower);
-  log.append('fn', line('a'));
-  log.append('other', line('x'));
+  log.append(subject('fn'), line('a'));
+  log.append(subject('other'), line('x'));
   leave();
-  log.append('fn', line('b'));
+  log.append(subject('fn'), line('b'));
   log.remove('fn');
   assert.deepEqual(seen, ['a']);
 });
@@ -107,7 +110,7 @@ test('the lines of one function take no more memory than the limit and a quarter
   const log = new OutputLog(() => 5);
   const { keptBytesMax, lineCharsMax, linesMax } = outputLimits;
   for (let i = 0; i < 500; i++) {
-    log.append('fn', line(String(i).padEnd(lineCharsMax, '日')));
+    log.append(subject('fn'), line(String(i).padEnd(lineCharsMax, '日')));
     const kept = log.tail('fn', { linesMax });
     assert.ok(kept.length * bytesOf(lineCharsMax) <= keptBytesMax * 1.25);
     assert.equal(kept.at(-1)!.text.slice(0, String(i).length), String(i));
@@ -120,8 +123,8 @@ test('beyond the limit for all, those that have written nothing for longest lose
   const text = 'x'.repeat(10_000);
   const count = Math.ceil(keptBytesTotalMax / bytesOf(text.length)) + 10;
   for (let i = 0; i < count; i++) {
-    log.append(`fn${i}`, line(text));
-    log.append('often', line('short'));
+    log.append(subject(`fn${i}`), line(text));
+    log.append(subject('often'), line('short'));
   }
   const kept = Array.from({ length: count }, (_, i) => log.tail(`fn${i}`, { linesMax }).length);
   const first = kept.indexOf(1);
@@ -130,22 +133,66 @@ test('beyond the limit for all, those that have written nothing for longest lose
   assert.equal(log.tail('often', { linesMax: 10 }).length, 10);
   // What is removed makes room.
   for (let i = first; i < count; i++) log.remove(`fn${i}`);
-  log.append('another', line(text));
+  log.append(subject('another'), line(text));
   assert.equal(log.tail('often', { linesMax: 10 }).length, 10);
 });
 
 test('a removed function keeps nothing, though its instances write a little longer', () => {
   const log = new OutputLog(() => 5);
-  log.append('fn', line('a'));
+  log.append(subject('fn'), line('a'));
   log.remove('fn');
-  log.append('fn', line('last words'));
+  log.append(subject('fn'), line('last words'));
   assert.deepEqual(log.tail('fn', { linesMax: 10 }), []);
 });
 
-test('a flood is cut to so many lines a second, and says so once', () => {
-  const flood = Buffer.from('\n'.repeat(outputLimits.linesPerSecondMax * 3));
-  const lines = split([flood, flood, Buffer.from('last')]);
-  assert.equal(lines.length, outputLimits.linesPerSecondMax + 2);
-  assert.match(lines.at(-2)!, /left out/);
-  assert.equal(lines.at(-1), 'last');
+test('many lines at once are taken, a flood is cut, and says so once', () => {
+  const { linesAtOnceMax, linesPerSecondMax } = outputLimits;
+  let nowMs = 0;
+  const lines: string[] = [];
+  const splitter = new LineSplitter(
+    text => lines.push(text),
+    () => nowMs,
+  );
+  const flood = Buffer.from('\n'.repeat(linesAtOnceMax));
+  splitter.push(flood);
+  assert.equal(lines.length, linesAtOnceMax);
+  splitter.push(flood);
+  splitter.push(flood);
+  assert.equal(lines.length, linesAtOnceMax + 1);
+  assert.match(lines.at(-1)!, /left out/);
+  // After a second, what comes in one; and the bound is told again.
+  nowMs = 1000;
+  splitter.push(flood);
+  assert.equal(lines.length, linesAtOnceMax + 1 + linesPerSecondMax + 1);
+  nowMs = 3600_000;
+  splitter.push(flood);
+  assert.equal(lines.at(-1), '');
+});
+
+test('long lines are bounded by their bytes', () => {
+  const line = Buffer.from(`${'x'.repeat(16_000)}\n`);
+  const count = Math.ceil(outputLimits.outputBytesAtOnceMax / line.length) + 10;
+  const lines = split(Array.from({ length: count }, () => line));
+  assert.equal(lines.length, Math.floor(outputLimits.outputBytesAtOnceMax / (line.length - 1)) + 1);
+  assert.match(lines.at(-1)!, /left out/);
+});
+
+test('every line is given to be kept, with whose it is', () => {
+  const kept: LogLine[] = [];
+  const log = new OutputLog(
+    () => 5,
+    line => kept.push(line),
+  );
+  log.append(subject('fn'), { ...line('a'), call: 'inv_1' });
+  log.remove('fn');
+  log.append(subject('fn'), line('b'));
+  assert.deepEqual(kept, [{ subject: subject('fn'), timeMs: 5, ...line('a'), call: 'inv_1' }]);
+});
+
+test('a mark names the call; what only looks like one is text', () => {
+  const id = '01kb7x3c2dabcdefghjkmnpqrs';
+  assert.deepEqual(readMark(`\x1e${id}\x1fhello`), { call: `inv_${id}`, text: 'hello' });
+  assert.deepEqual(readMark(`\x1e${id}\x1f`), { call: `inv_${id}`, text: '' });
+  for (const text of ['', 'hello', `\x1e${id}`, `\x1e${id}x\x1f`, `\x1e${'*'.repeat(26)}\x1fx`])
+    assert.deepEqual(readMark(text), { text });
 });

@@ -1,8 +1,10 @@
 /**
- * What instances write to standard output and standard error: the last lines of each function, in memory, with
- * followers. Lines longer than the limit are cut and marked; memory is bounded per function and in all.
+ * What instances write to standard output and standard error, line by line: to the records, to whoever follows, and the
+ * last of each function into memory, for the reports of crashes. Lines longer than the limit are cut and marked; memory
+ * is bounded per function and in all.
  */
 import { StringDecoder } from 'node:string_decoder';
+import type { LogLine, RecordSubject } from '../domain/record.ts';
 
 export const outputLimits = {
   linesMax: 1000,
@@ -11,17 +13,16 @@ export const outputLimits = {
   keptBytesMax: 512 * 1024,
   /** Of all functions: beyond, those that have written nothing for longest lose their lines. */
   keptBytesTotalMax: 16 * 1024 ** 2,
-  /** Of one stream of one instance; beyond, a function that floods its log would slow the others down. */
+  /** Of one stream of one instance, at length; beyond, a function that floods its log would slow the others down. */
   linesPerSecondMax: 2000,
+  /** That it may be ahead of it: many calls may each have something to say at once. */
+  linesAtOnceMax: 50_000,
+  /** The same for bytes. */
+  outputBytesPerSecondMax: 2 * 1024 ** 2,
+  outputBytesAtOnceMax: 32 * 1024 ** 2,
 } as const;
 
-export interface OutputLine {
-  timeMs: number;
-  version: number;
-  instance: string;
-  stream: 'stdout' | 'stderr';
-  text: string;
-}
+export type OutputLine = Omit<LogLine, 'subject'>;
 
 const removedMax = 1000;
 
@@ -43,16 +44,21 @@ export class OutputLog {
   /** The last ones: their instances are gone within seconds. */
   readonly #removed = new Set<string>();
   readonly #now: () => number;
+  readonly #keep: ((line: LogLine) => void) | undefined;
   #bytes = 0;
 
-  constructor(now: () => number) {
+  /** `keep` is given every line, for good. */
+  constructor(now: () => number, keep?: (line: LogLine) => void) {
     this.#now = now;
+    this.#keep = keep;
   }
 
-  append(functionId: string, line: Omit<OutputLine, 'timeMs'>): void {
+  append(subject: RecordSubject, line: Omit<OutputLine, 'timeMs'>): void {
+    const { functionId } = subject;
     // What instances of a removed function still say is dropped.
     if (this.#removed.has(functionId)) return;
     const entry = { timeMs: this.#now(), ...line };
+    this.#keep?.({ subject, ...entry });
     const output = this.#functions.get(functionId) ?? { lines: [], bytes: 0 };
     this.#functions.delete(functionId);
     this.#functions.set(functionId, output);
@@ -129,20 +135,25 @@ export class LineSplitter {
   readonly #onLine: (text: string) => void;
   readonly #monotonicMs: () => number;
   readonly #decoder = new StringDecoder('utf8');
-  #second = -1;
-  #lines = 0;
+  /** What may still be taken, as of `#filledMs`. */
+  #linesLeft: number = outputLimits.linesAtOnceMax;
+  #bytesLeft: number = outputLimits.outputBytesAtOnceMax;
+  #filledMs: number;
+  /** A flood: nothing is taken until then. */
+  #dryUntilMs = Number.NEGATIVE_INFINITY;
   #rest = '';
   #cutting = false;
 
   constructor(onLine: (text: string) => void, monotonicMs: () => number) {
     this.#onLine = onLine;
     this.#monotonicMs = monotonicMs;
+    this.#filledMs = monotonicMs();
   }
 
   push(chunk: Buffer): void {
     let at = 0;
     for (let end = chunk.indexOf(10); end !== -1; end = chunk.indexOf(10, at)) {
-      if (!this.#hasRoom()) {
+      if (!this.#hasRoom(end - at)) {
         // A flood: the rest of the chunk is not even looked at.
         at = chunk.lastIndexOf(10) + 1;
         this.#rest = '';
@@ -159,20 +170,36 @@ export class LineSplitter {
     }
   }
 
-  /** Whether another line of this second is taken; says once a second that others were not. */
-  #hasRoom(): boolean {
-    const second = Math.floor(this.#monotonicMs() / 1000);
-    if (second !== this.#second) {
-      this.#second = second;
-      this.#lines = 0;
-    }
-    this.#lines++;
-    if (this.#lines === outputLimits.linesPerSecondMax + 1) {
+  /** Whether another line is taken; says once a second that others are not. */
+  #hasRoom(bytes: number): boolean {
+    if (this.#linesLeft < 1 || this.#bytesLeft < bytes) this.#refill();
+    const nowDry = this.#dryUntilMs !== Number.NEGATIVE_INFINITY;
+    if (nowDry && this.#monotonicMs() < this.#dryUntilMs) return false;
+    this.#dryUntilMs = Number.NEGATIVE_INFINITY;
+    if (this.#linesLeft < 1 || this.#bytesLeft < Math.min(bytes, outputLimits.lineCharsMax)) {
+      this.#dryUntilMs = this.#monotonicMs() + 1000;
+      const { linesPerSecondMax, outputBytesPerSecondMax } = outputLimits;
       this.#onLine(
-        `… (more than ${outputLimits.linesPerSecondMax} lines a second: the rest is left out)`,
+        `… (more than ${linesPerSecondMax} lines or ${outputBytesPerSecondMax} bytes a second: some are left out)`,
       );
+      return false;
     }
-    return this.#lines <= outputLimits.linesPerSecondMax;
+    this.#linesLeft--;
+    this.#bytesLeft -= bytes;
+    return true;
+  }
+
+  #refill(): void {
+    const nowMs = this.#monotonicMs();
+    const seconds = (nowMs - this.#filledMs) / 1000;
+    this.#filledMs = nowMs;
+    const { linesAtOnceMax, linesPerSecondMax } = outputLimits;
+    const { outputBytesAtOnceMax, outputBytesPerSecondMax } = outputLimits;
+    this.#linesLeft = Math.min(linesAtOnceMax, this.#linesLeft + seconds * linesPerSecondMax);
+    this.#bytesLeft = Math.min(
+      outputBytesAtOnceMax,
+      this.#bytesLeft + seconds * outputBytesPerSecondMax,
+    );
   }
 
   end(): void {
@@ -195,4 +222,14 @@ export class LineSplitter {
 function shortened(line: string): string {
   const kept = Buffer.from(line.slice(0, outputLimits.lineCharsMax)).toString();
   return `${kept} … (line cut)`;
+}
+
+/**
+ * A line that a runtime marked as a call's: 0x1E, the 26 characters of the invocation's id behind `inv_`, 0x1F, and the
+ * text (docs/reference/link.md). Any other line is the instance's.
+ */
+export function readMark(line: string): { call?: string; text: string } {
+  if (line.charCodeAt(0) !== 0x1e || line.charCodeAt(27) !== 0x1f) return { text: line };
+  const id = line.slice(1, 27);
+  return /^[0-9a-z]{26}$/.test(id) ? { call: `inv_${id}`, text: line.slice(28) } : { text: line };
 }

@@ -8,7 +8,7 @@ import {
   type Reply,
   type Version,
 } from '../../invoke/invoke.ts';
-import { LineSplitter, type OutputLog } from '../../telemetry/output.ts';
+import { LineSplitter, type OutputLog, readMark } from '../../telemetry/output.ts';
 import type { Exit, Instance } from '../driver.ts';
 import type { Bound } from './memory.ts';
 import type { Linked } from './warm.ts';
@@ -25,6 +25,12 @@ export interface LinkInstanceOptions {
   /** Its memory's limit, in force since it loads; released by whoever made it. */
   bound: Bound;
   output: OutputLog;
+  only: OnlyCall;
+}
+
+/** The call that an instance has, while it may have no other: what nobody marked is then this one's. */
+export interface OnlyCall {
+  id: string | undefined;
 }
 
 export class LinkInstance implements Instance {
@@ -65,7 +71,32 @@ export class LinkInstance implements Instance {
       call.deadlineMs === Number.POSITIVE_INFINITY
         ? 0
         : Math.max(1, Math.round(call.deadlineMs - this.#options.clock.monotonicMs()));
-    return this.#options.linked.link.call(call, signal, remainingMs, done);
+    const { link } = this.#options.linked;
+    if (this.#options.version.concurrency > 1) return link.call(call, signal, remainingMs, done);
+    return this.#callAlone(call, signal, remainingMs, done);
+  }
+
+  /** Its place is free only when what it wrote before it ended has been read as well. */
+  #callAlone(
+    call: Call,
+    signal: CallSignal,
+    remainingMs: number,
+    done: () => void,
+  ): Promise<Reply> {
+    const { linked, only } = this.#options;
+    only.id = call.id;
+    let isSent = false;
+    const reply = linked.link.call(call, signal, remainingMs, () => {
+      const end = () => {
+        if (only.id === call.id) only.id = undefined;
+        done();
+      };
+      // All that can be read by now is read in this turn of the event loop.
+      if (isSent) setImmediate(end);
+      else end();
+    });
+    isSent = true;
+    return reply;
   }
 
   stop(graceMs: number): Promise<Exit> {
@@ -107,7 +138,7 @@ export class LinkInstance implements Instance {
 
   #note(text: string): void {
     const { output, version } = this.#options;
-    output.append(version.functionId, {
+    output.append(version, {
       version: version.number,
       instance: this.id,
       stream: 'stderr',
@@ -121,16 +152,21 @@ export function overLimit({ spec }: Version): string {
   return `the instance used more than its ${Math.round(spec.memoryBytes / 1024 ** 2)} MiB of memory`;
 }
 
-/** Sends both streams of a linked process to the function's log, line by line. */
+/** Sends both streams of a linked process to the function's log, line by line, each to the call that wrote it. */
 export function captureOutput(
   linked: Linked,
-  options: { id: string; version: Version; output: OutputLog; clock: Clock },
+  options: { id: string; version: Version; output: OutputLog; clock: Clock; only: OnlyCall },
 ): void {
-  const { id, version, output } = options;
+  const { id, version, output, only } = options;
   const splitter = (stream: 'stdout' | 'stderr') =>
     new LineSplitter(
-      text =>
-        output.append(version.functionId, { version: version.number, instance: id, stream, text }),
+      line => {
+        const { call = only.id, text } = readMark(line);
+        output.append(version, {
+          ...{ version: version.number, instance: id, stream, text },
+          ...(call !== undefined && { call }),
+        });
+      },
       () => options.clock.monotonicMs(),
     );
   const stdout = splitter('stdout');

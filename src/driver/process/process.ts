@@ -21,7 +21,13 @@ import type { Driver, Instance, Started } from '../driver.ts';
 import { type Cgroups, cgroupPaths, openCgroups } from './cgroup.ts';
 import { startChild } from './child.ts';
 import { endPredecessor, type Keeper, markVariable, startKeeper, type UidRange } from './keeper.ts';
-import { captureOutput, crashLinesMax, LinkInstance, overLimit } from './link-instance.ts';
+import {
+  captureOutput,
+  crashLinesMax,
+  LinkInstance,
+  type OnlyCall,
+  overLimit,
+} from './link-instance.ts';
 import { limitMemory, type MemoryLimits } from './memory.ts';
 import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
 import { StdioInstance } from './stdio-instance.ts';
@@ -236,7 +242,8 @@ class Processes implements ProcessDriver {
     });
     // All else after LOAD is sent, so that the process works meanwhile.
     const id = newId('ins', clock.now());
-    captureOutput(linked, { id, version, output, clock });
+    const only: OnlyCall = { id: undefined };
+    captureOutput(linked, { id, version, output, clock, only });
     const bound = this.#memory.bound({
       pid: linked.pid,
       enclosed: linked.enclosed,
@@ -268,7 +275,9 @@ class Processes implements ProcessDriver {
       return { ok: false, failure: failureOf(loaded.problem) };
     }
     const wholeBodies = loaded.body === 'whole';
-    const instance = new LinkInstance({ id, version, linked, wholeBodies, clock, bound, output });
+    const instance = new LinkInstance({
+      ...{ id, version, linked, wholeBodies, clock, bound, output, only },
+    });
     return { ok: true, instance };
   }
 

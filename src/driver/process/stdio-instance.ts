@@ -233,7 +233,7 @@ class Run {
     const { output, version, id, clock } = this.#options;
     const place = { version: version.number, instance: id, stream: 'stderr' as const };
     const lines = new LineSplitter(
-      text => output.append(version.functionId, { ...place, text }),
+      text => output.append(version, { ...place, call: this.#call.id, text }),
       () => clock.monotonicMs(),
     );
     this.#child.stderr.on('data', (chunk: Buffer) => {

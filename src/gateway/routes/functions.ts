@@ -1,8 +1,7 @@
 /** `/v1/namespaces/{ns}/functions`: create, read, list, change, remove; versions, tokens, output. */
-import { PassThrough } from 'node:stream';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import type { FunctionEntry, LivingVersion } from '../../deploy/registry.ts';
+import type { FunctionEntry, LivingVersion, Registry } from '../../deploy/registry.ts';
 import {
   type Definition,
   definitionSchema,
@@ -13,7 +12,7 @@ import { parseDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
 import { parse } from '../parse.ts';
-import { functionView, outputLineView, versionView } from '../views.ts';
+import { functionView, versionView } from '../views.ts';
 
 const waitMsMax = 600_000;
 
@@ -48,24 +47,22 @@ export const listQuerySchema = z.strictObject({
   cursor: z.string().max(100).optional(),
 });
 
-const logsQuerySchema = z.strictObject({
-  lines: z.coerce.number().int().min(0).max(1000).default(100),
-  follow: z.enum(['true', 'false']).default('false'),
-});
+/** The function that a path names. Throws FUNCTION_NOT_FOUND. */
+export function findFunction(registry: Registry, params: unknown): FunctionEntry {
+  const { namespace, name } = parse(pathSchema, params, 'QUERY_INVALID');
+  const entry = registry.get(namespace, name);
+  if (entry !== undefined) return entry;
+  throw new GatewayError(
+    'FUNCTION_NOT_FOUND',
+    `there is no function ${name} in the namespace ${namespace}`,
+  );
+}
 
 export function functionRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
-  const { functions, versions, registry, pool, output } = options;
+  const { functions, versions, registry, pool } = options;
   const base = '/v1/namespaces/:namespace/functions';
 
-  function find(params: unknown): FunctionEntry {
-    const { namespace, name } = parse(pathSchema, params, 'QUERY_INVALID');
-    const entry = registry.get(namespace, name);
-    if (entry !== undefined) return entry;
-    throw new GatewayError(
-      'FUNCTION_NOT_FOUND',
-      `there is no function ${name} in the namespace ${namespace}`,
-    );
-  }
+  const find = (params: unknown) => findFunction(registry, params);
 
   async function latestOf(entry: FunctionEntry): Promise<LivingVersion> {
     const latest = await functions.latest(entry);
@@ -199,41 +196,7 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
   app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request => ({
     token: await functions.rotateToken(find(request.params)),
   }));
-
-  const followers = new Set<PassThrough>();
-  app.addHook('preClose', async () => {
-    for (const stream of followers) stream.end();
-  });
-
-  app.get(`${base}/:name/logs`, { config: { takesQuery: true } }, async (request, reply) => {
-    const entry = find(request.params);
-    const query = parse(logsQuerySchema, request.query, 'QUERY_INVALID');
-    const stream = new PassThrough();
-    const write = (line: Parameters<typeof outputLineView>[0]) =>
-      stream.write(`${JSON.stringify(outputLineView(line))}\n`);
-    if (query.lines > 0)
-      for (const line of output.tail(entry.row.id, { linesMax: query.lines })) write(line);
-    if (query.follow === 'true') {
-      const unfollow = output.follow(entry.row.id, {
-        onLine(line) {
-          // A reader that does not keep up loses lines, not the gateway's memory.
-          if (stream.writableLength < followBytesMax) write(line);
-        },
-        onEnd: () => stream.end(),
-      });
-      followers.add(stream);
-      // A quiet log has a head too: whoever follows knows that it began.
-      reply.raw.once('pipe', () => reply.raw.flushHeaders());
-      stream.once('close', () => {
-        followers.delete(stream);
-        unfollow();
-      });
-    } else stream.end();
-    return reply.type('application/x-ndjson').send(stream);
-  });
 }
-
-const followBytesMax = 1024 ** 2;
 
 function matchesLabel(
   labels: Record<string, string>,

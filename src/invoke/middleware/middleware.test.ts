@@ -1,5 +1,5 @@
 /**
- * Goal: deadline, concurrency and counters each keep their one promise. Method: a scripted Invoke below them and a
+ * Goal: deadline, concurrency and outcomes each keep their one promise. Method: a scripted Invoke below them and a
  * fake clock.
  */
 import assert from 'node:assert/strict';
@@ -12,8 +12,8 @@ import { FakeClock, settle } from '../../testing/fake-clock.ts';
 import { TimerWheel } from '../../timer-wheel.ts';
 import { CallSignal, compose, emptyBody, type Invoke, isStream, type Reply } from '../invoke.ts';
 import { concurrency } from './concurrency.ts';
-import { counters } from './counters.ts';
 import { deadline } from './deadline.ts';
+import { outcomes } from './outcomes.ts';
 
 const ok: Reply = { status: 200, headers: [], body: emptyBody };
 
@@ -141,7 +141,7 @@ describe('concurrency', () => {
   });
 });
 
-test('counters count answers, failures and refusals by their status', async () => {
+test('outcomes count answers, failures and refusals by their status', async () => {
   const clock = new FakeClock();
   const metrics = new Metrics();
   const replies: Invoke[] = [
@@ -151,7 +151,7 @@ test('counters count answers, failures and refusals by their status', async () =
     () => Promise.reject(new Error('a mistake of ours')),
   ];
   for (const reply of replies) {
-    const invoke = compose([counters({ clock, metrics })], reply);
+    const invoke = compose([outcomes({ clock, metrics })], reply);
     await invoke(mockCall(mockVersion()), new CallSignal()).catch(() => {});
   }
   const text = metrics.text();

@@ -1,0 +1,242 @@
+/** `fnway invocations list`, `show` and `replay`: what became of calls, and calling again. */
+import { type Command, Option } from 'commander';
+import type { BodyView, InvocationView } from '../../client/api.ts';
+import type { Client } from '../../client/client.ts';
+import type { Context } from './context.ts';
+import { integer, withoutUndefined } from './functions.ts';
+import { logLine } from './logs.ts';
+import { printable } from './output.ts';
+
+type ContextOf = (command: Command) => Context;
+
+interface ListOptions {
+  function?: string;
+  version?: number;
+  status?: string;
+  state?: InvocationView['state'];
+  kind?: 'input' | 'function' | 'system';
+  origin?: InvocationView['origin'];
+  since?: string;
+  until?: string;
+  prefix?: string;
+  limit: number;
+}
+
+export function addInvocationCommands(program: Command, contextOf: ContextOf): void {
+  const invocations = program
+    .command('invocations')
+    .description('what became of calls: list, show, replay');
+  invocations
+    .command('list')
+    .description('list the newest calls')
+    .argument('[name]', 'only of this function')
+    .option('--version <n>', 'only of this version', integer)
+    .option('--status <status>', 'only with this status: 502, 5xx')
+    .addOption(
+      new Option('--state <state>', 'only those that ended so').choices([
+        ...['succeeded', 'failed', 'cancelled'],
+      ]),
+    )
+    .addOption(
+      new Option(
+        '--kind <kind>',
+        'only failures of the caller, the function, the platform',
+      ).choices(['input', 'function', 'system']),
+    )
+    .addOption(new Option('--origin <origin>', 'only those from there').choices(['http', 'replay']))
+    .option('--since <time>', 'only what began later: 1h, or 2026-01-31T12:00:00Z')
+    .option('--until <time>', 'only what began earlier')
+    .option('--prefix <text>', 'only ids that start so')
+    .option('--limit <n>', 'how many', integer, 50)
+    .action((name, options, command) =>
+      list(contextOf(command), { ...options, ...(name !== undefined && { function: name }) }),
+    );
+  invocations
+    .command('show')
+    .description('show a call: its record, its failure, its lines')
+    .argument('<id>', 'inv_…, as X-Call-Id has it')
+    .action((id, _options, command) => show(contextOf(command), id));
+  invocations
+    .command('replay')
+    .description('call again with what was kept, and show the difference')
+    .argument('<id>', 'inv_…, of a function with `record: bodies`')
+    .option('--version <n>', 'against this version instead of the active one', integer)
+    .option('--local <dir>', 'against the code in this directory, on this machine')
+    .action((id, options, command) => replay(contextOf(command), id, options));
+}
+
+async function list(context: Context, options: ListOptions): Promise<void> {
+  const { out } = context;
+  const client = await context.client();
+  const { limit, ...filter } = withoutUndefined(options);
+  const items: InvocationView[] = [];
+  let cursor: string | undefined;
+  do {
+    const page = await out.during('searching', () =>
+      client.listInvocations({
+        ...filter,
+        limit: Math.min(1000, limit - items.length),
+        ...(cursor !== undefined && { cursor }),
+      }),
+    );
+    items.push(...page.items);
+    cursor = page.next;
+  } while (cursor !== undefined && items.length < limit);
+  if (out.json) return out.value(items);
+  if (items.length === 0) return out.note('No call is like that.');
+  out.table([
+    ['ID', 'STARTED', 'FUNCTION', 'VERSION', 'STATUS', 'MS', 'CALL', 'FAILURE'],
+    ...items.map(item => [
+      item.id,
+      item.startedAt,
+      item.function,
+      `v${item.version}`,
+      String(item.status),
+      item.durationMs.toFixed(1),
+      printable(`${item.method} ${item.path}`.slice(0, 40)),
+      item.failure === undefined ? '' : printable(failureLine(item.failure).slice(0, 80)),
+    ]),
+  ]);
+}
+
+function failureLine({ kind, code, reason, message }: NonNullable<InvocationView['failure']>) {
+  return `${kind} ${reason ?? code}: ${message.split('\n')[0]}`;
+}
+
+async function show(context: Context, id: string): Promise<void> {
+  const { out } = context;
+  const client = await context.client();
+  const view = await client.getInvocation(id);
+  // A function that has been removed has no log any more.
+  const lines = await client.readLogs(view.function, { call: id, lines: 10_000 }).catch(() => []);
+  if (out.json) return out.value({ ...view, lines });
+  const { colors } = out;
+  const { failure } = view;
+  const rows: Array<[string, string | undefined]> = [
+    ['function', `${view.namespace}/${view.function} v${view.version}`],
+    ['call', `${view.method} ${view.path}`],
+    ['state', `${view.state}, status ${view.status}`],
+    ['started', view.startedAt],
+    ['took', `${view.durationMs} ms`],
+    ['origin', `${view.origin}, by ${view.caller}`],
+    ['attempt', String(view.attempt)],
+    ['instance', view.instance],
+    ['label', view.label],
+    ['repeats', view.parent],
+    ['failure', failure && failureLine(failure)],
+    ['at', failure?.file && `${failure.file}${failure.line ? `:${failure.line}` : ''}`],
+    ['stack', failure?.stack],
+  ];
+  out.line(colors.bold(view.id));
+  for (const [key, value] of rows) {
+    if (value === undefined) continue;
+    const text = printable(value.trimEnd()).replaceAll('\n', `\n${' '.repeat(12)}`);
+    out.line(`  ${colors.dim(key.padEnd(9))} ${text}`);
+  }
+  if (lines.length > 0) out.line(colors.dim('  lines'));
+  for (const line of lines) out.line(`    ${logLine(context, line)}`);
+}
+
+interface Answer extends BodyView {
+  status: number;
+}
+
+async function replay(
+  context: Context,
+  id: string,
+  options: { version?: number; local?: string },
+): Promise<void> {
+  const { out } = context;
+  const client = await context.client();
+  const before = await client.getBodies(id);
+  const { where, answer, newId } = await out.during('calling again', () =>
+    again(context, client, id, options),
+  );
+  const differences = compare(before.reply, answer);
+  if (out.json) {
+    const same = differences.length === 0;
+    return out.value({ id, replayed: newId, where, same, before: before.reply, after: answer });
+  }
+  out.line(`${id} again, on ${where}${newId === undefined ? '' : `: ${newId}`}`);
+  if (differences.length === 0) return out.line(`${out.colors.green('✓')} the same answer`);
+  for (const line of differences) {
+    const color = line.startsWith('+')
+      ? out.colors.green
+      : line.startsWith('-')
+        ? out.colors.red
+        : out.colors.dim;
+    out.line(color(printable(line)));
+  }
+}
+
+async function again(
+  context: Context,
+  client: Client,
+  id: string,
+  { version, local }: { version?: number; local?: string },
+): Promise<{ where: string; answer: Answer; newId?: string }> {
+  if (local !== undefined) {
+    const { replayLocally } = await import('./replay.ts');
+    return {
+      where: `the code in ${local}`,
+      answer: await replayLocally(context, client, id, local),
+    };
+  }
+  const view = await client.replayInvocation(id, withoutUndefined({ version }));
+  return { where: `version ${view.version}`, answer: view.reply, newId: view.id };
+}
+
+/** Set anew with every answer: they tell nothing about the function. */
+const changing = new Set(['date', 'x-call-id', 'traceparent', 'content-length']);
+
+/** Lines with - for what was and + for what is; none when the answers are the same. */
+export function compare(before: Answer, after: Answer): string[] {
+  const lines: string[] = [];
+  const differ = (was: string | undefined, is: string | undefined) => {
+    if (was === is) return;
+    if (was !== undefined) lines.push(`- ${was}`);
+    if (is !== undefined) lines.push(`+ ${is}`);
+  };
+  differ(`status ${before.status}`, `status ${after.status}`);
+  const [had, has] = [headersOf(before), headersOf(after)];
+  for (const name of new Set([...had.keys(), ...has.keys()])) {
+    const text = (value: string | undefined) => value && `${name}: ${value}`;
+    differ(text(had.get(name)), text(has.get(name)));
+  }
+  lines.push(...lineDifference(bodyText(before), bodyText(after)));
+  return lines;
+}
+
+function headersOf({ headers }: BodyView): Map<string, string> {
+  const found = new Map<string, string>();
+  for (const [name, value] of headers) {
+    const key = name.toLowerCase();
+    if (changing.has(key)) continue;
+    found.set(key, found.has(key) ? `${found.get(key)}, ${value}` : value);
+  }
+  return found;
+}
+
+function bodyText({ body, base64 }: BodyView): string[] {
+  if (body === undefined) return [`base64 ${base64}`];
+  try {
+    return JSON.stringify(JSON.parse(body), undefined, 2).split('\n');
+  } catch {
+    return body.split('\n');
+  }
+}
+
+/** What is alike at both ends is left out. */
+function lineDifference(before: string[], after: string[]): string[] {
+  let start = 0;
+  while (start < before.length && start < after.length && before[start] === after[start]) start++;
+  let [endBefore, endAfter] = [before.length, after.length];
+  while (endBefore > start && endAfter > start && before[endBefore - 1] === after[endAfter - 1]) {
+    endBefore--;
+    endAfter--;
+  }
+  return [
+    ...before.slice(start, endBefore).map(line => `- ${line}`),
+    ...after.slice(start, endAfter).map(line => `+ ${line}`),
+  ];
+}

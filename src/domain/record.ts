@@ -1,0 +1,134 @@
+/**
+ * What is remembered of an invocation, and how its failure is told: whose fault it was. Pure.
+ */
+import type { FailureReason } from '../../client/errors.ts';
+import { errorKinds, type GatewayError } from '../errors.ts';
+import type { FunctionFailure } from './function.ts';
+
+/** Whose fault a failure is: the caller's, the function's or the platform's. */
+export const failureKinds = ['input', 'function', 'system'] as const;
+export type FailureKind = (typeof failureKinds)[number];
+
+/** `cancelled`: nobody waited for the end. Whatever status a function answers with, it has succeeded in answering. */
+export const recordStates = ['succeeded', 'failed', 'cancelled'] as const;
+export type RecordState = (typeof recordStates)[number];
+
+export const origins = ['http', 'replay'] as const;
+export type Origin = (typeof origins)[number];
+
+export const callers = ['anonymous', 'function-token', 'admin'] as const;
+export type Caller = (typeof callers)[number];
+
+/** Which function something is about. A Version of the waist is one. */
+export interface RecordSubject {
+  readonly functionId: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+export interface RecordFailure {
+  kind: FailureKind;
+  /** An error code of the gateway; FUNCTION_FAILED or CALL_DEADLINE_EXCEEDED for the function's own. */
+  code: string;
+  reason?: FailureReason;
+  message: string;
+  type?: string;
+  file?: string;
+  line?: number;
+  stack?: string;
+  exit?: string;
+}
+
+/** One invocation, when it has ended. */
+export interface InvocationRecord {
+  /** `inv_…`: begins with the time at which it began. */
+  id: string;
+  subject: RecordSubject;
+  version: number;
+  /** As its caller saw it. */
+  status: number;
+  state: RecordState;
+  origin: Origin;
+  caller: Caller;
+  attempt: number;
+  durationMs: number;
+  method: string;
+  /** Path and query below the function's address, cut to `recordLimits.targetCharsMax`. */
+  target: string;
+  instance?: string;
+  /** The invocation that this one repeats or belongs to. */
+  parent?: string;
+  /** What the caller named it, in X-Call-Id. */
+  label?: string;
+  failure?: RecordFailure;
+}
+
+/** One line that an instance wrote. */
+export interface LogLine {
+  subject: RecordSubject;
+  timeMs: number;
+  version: number;
+  instance: string;
+  stream: 'stdout' | 'stderr';
+  /** The invocation that wrote it; absent when only the instance is known. */
+  call?: string;
+  text: string;
+}
+
+export const recordLimits = {
+  targetCharsMax: 1024,
+  /** Of a failure's message and stack, each. */
+  failureCharsMax: 8192,
+  /** Of input and output, each; longer ones are not kept. */
+  recordedBodyBytesMax: 1024 ** 2,
+} as const;
+
+/** Milliseconds since the epoch at which an id was made; undefined when it is none of ours. */
+export function timeOfId(id: string): number | undefined {
+  // Of ids that are looked at one after another, many were made in the same millisecond.
+  if (id.startsWith(lastTime.prefix)) return lastTime.ms;
+  const [prefix, text] = /^[a-z]+_([0-9a-hjkmnp-tv-z]{10})/.exec(id) ?? [];
+  if (prefix === undefined || text === undefined) return undefined;
+  lastTime = { prefix, ms: decodeTime(text) };
+  return lastTime.ms;
+}
+
+let lastTime = { prefix: 'none', ms: 0 };
+
+/** First and last millisecond at which an id could have been made that begins so; undefined when none does. */
+export function timesOfPrefix(prefix: string): { fromMs: number; toMs: number } | undefined {
+  const match = /^inv_([0-9a-hjkmnp-tv-z]{0,26})$/.exec(prefix);
+  if (match === null) return undefined;
+  const text = match[1]!.slice(0, 10);
+  return { fromMs: decodeTime(text.padEnd(10, '0')), toMs: decodeTime(text.padEnd(10, 'z')) };
+}
+
+const digits = '0123456789abcdefghjkmnpqrstvwxyz';
+
+function decodeTime(text: string): number {
+  let ms = 0;
+  for (const digit of text) ms = ms * 32 + digits.indexOf(digit);
+  return ms;
+}
+
+/**
+ * Whose fault it is that a call was refused or given up: what the caller sent is `input`, all else the platform's. (That
+ * too many calls came at once is not what one of them said.)
+ */
+export function kindOf({ code }: GatewayError): FailureKind {
+  const { status } = errorKinds[code];
+  return status >= 400 && status < 500 && status !== 429 ? 'input' : 'system';
+}
+
+/** A function's own failure as its record tells it. */
+export function failureOf(failure: FunctionFailure): RecordFailure {
+  const { reason, message, stack, log: _, ...rest } = failure;
+  return {
+    kind: 'function',
+    code: reason === 'timeout' ? 'CALL_DEADLINE_EXCEEDED' : 'FUNCTION_FAILED',
+    reason,
+    message: message.slice(0, recordLimits.failureCharsMax),
+    ...(stack !== undefined && { stack: stack.slice(0, recordLimits.failureCharsMax) }),
+    ...rest,
+  };
+}
