@@ -17,6 +17,8 @@ export interface FunctionDefinition {
   /** `FILE`, `FILE:HANDLER` or `:HANDLER`. */
   entry?: string;
   env?: Record<string, string | number | boolean>;
+  /** Names of secrets: as variables, or as files named by the variable NAME_FILE. */
+  secrets?: Array<string | SecretUse>;
   buildEnv?: Record<string, string | number | boolean>;
   timeout?: string;
   memory?: string | number;
@@ -30,6 +32,17 @@ export interface FunctionDefinition {
   labels?: Record<string, string>;
   description?: string;
   project?: string;
+}
+
+export interface SecretUse {
+  name: string;
+  as?: 'env' | 'file';
+}
+
+/** Values cannot be read back. */
+export interface SecretView {
+  name: string;
+  updatedAt: string;
 }
 
 export type VersionState = 'building' | 'ready' | 'failed';
@@ -53,6 +66,7 @@ export interface VersionView {
   url?: string;
   entry?: string;
   env: Record<string, string>;
+  secrets?: SecretUse[];
   buildEnv: Record<string, string>;
   timeout: string;
   memory: string;

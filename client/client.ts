@@ -14,6 +14,7 @@ import type {
   PutResult,
   ReplayView,
   RuntimeView,
+  SecretView,
   SourceView,
   TokenView,
   VersionView,
@@ -105,6 +106,12 @@ export interface Client {
   /** Calls again with what was kept: the active version, or the one named. */
   replayInvocation(id: string, options?: ReadOptions & { version?: number }): Promise<ReplayView>;
 
+  listSecrets(options?: ReadOptions): Promise<Page<SecretView>>;
+  /** Sets a secret, or gives it another value. */
+  putSecret(name: string, value: string, options?: ReadOptions): Promise<SecretView>;
+  /** Throws SECRET_NOT_FOUND. */
+  removeSecret(name: string, options?: ReadOptions): Promise<void>;
+
   /** Undefined when the gateway does not have it. */
   getSource(digest: string, options?: ReadOptions): Promise<SourceView | undefined>;
   /** `archive` is a gzipped tar. */
@@ -155,6 +162,7 @@ export function createClient(options: ClientOptions): Client {
     ...functionRoutes(wire, inside),
     ...routesBelowFunctions(wire, `${inside}/functions`),
     ...invocationRoutes(wire, `${inside}/invocations`),
+    ...secretRoutes(wire, `${inside}/secrets`),
     ...sourceRoutes(wire, inside),
     listRuntimes: ({ signal } = {}) => wire.json('GET', '/v1/runtimes', { signal }),
     getOpenApi: ({ signal } = {}) => wire.json('GET', '/v1/openapi.json', { signal }),
@@ -239,6 +247,21 @@ function invocationRoutes(
     getBodies: (id, { signal } = {}) => wire.json('GET', pathOf(id, '/bodies'), { signal }),
     replayInvocation: (id, { signal, version } = {}) =>
       wire.json('POST', pathOf(id, '/replay'), { signal, json: { version } }),
+  };
+}
+
+function secretRoutes(
+  wire: Wire,
+  base: string,
+): Pick<Client, 'listSecrets' | 'putSecret' | 'removeSecret'> {
+  const pathOf = (name: string) => `${base}/${encodeURIComponent(name)}`;
+  return {
+    listSecrets: ({ signal } = {}) => wire.json('GET', base, { signal }),
+    putSecret: (name, value, { signal } = {}) =>
+      wire.json('PUT', pathOf(name), { signal, json: { value } }),
+    async removeSecret(name, { signal } = {}) {
+      await wire.send('DELETE', pathOf(name), { signal });
+    },
   };
 }
 

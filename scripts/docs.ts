@@ -12,6 +12,7 @@ import { commandLineSettings, settings } from '../src/config.ts';
 import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
 import { recordLimits } from '../src/domain/record.ts';
 import type { Runtime } from '../src/domain/runtime.ts';
+import { maskedCharsMin, secretLimits } from '../src/domain/secret.ts';
 import { crashLinesMax } from '../src/driver/process/link-instance.ts';
 import { memoryCheckMs } from '../src/driver/process/memory.ts';
 import { readRuntimes } from '../src/driver/process/runtimes.ts';
@@ -41,6 +42,9 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   VERSION_NOT_FOUND: 'A call pinned `@version`, or a route named, a version that does not exist.',
   VERSION_NOT_READY:
     'The function’s first version is being built or has failed, or the pinned one has.',
+  SECRET_NOT_FOUND: 'A route named a secret that the namespace does not have.',
+  SECRET_MISSING:
+    'A definition, or a call of its function, needs a secret that the namespace does not have.',
   INVOCATION_NOT_FOUND:
     'A route named an invocation of which there is no record (any more) in the namespace.',
   BODIES_NOT_KEPT: 'A replay, or a look at the bodies, of a call that was recorded without them.',
@@ -141,6 +145,7 @@ export function limitsPage(): string {
     ['Link to instances', linkRows()],
     ['Output of functions', outputRows()],
     ['Records of calls', recordRows()],
+    ['Secrets', secretRows()],
     ['Manifest and command line', manifestRows()],
   ].map(
     ([title, rows]) =>
@@ -329,6 +334,15 @@ ${setting('bodiesBytesMax', 'recorded bodies on disk', 'the oldest eighth goes')
 | \`unwrittenBytesMax\` | records that the disk has not taken | ${bytes(unwrittenBytesMax)} | fixed | records of calls that succeeded are dropped, and counted in \`fnway_records_dropped\` |
 | \`unwrittenBytesLargest\` | the same | ${bytes(unwrittenBytesLargest)} | fixed | all are dropped, and counted |
 | \`openedBlocksMax\` | blocks that one search opens | ${count(openedBlocksMax)} | fixed | a page has what was found until then, and \`next\` |`;
+}
+
+function secretRows(): string {
+  const { secretNameCharsMax, secretBytesMax, secretsMax } = secretLimits;
+  return `\
+| \`secretNameCharsMax\` | name of a secret | ${secretNameCharsMax} characters | fixed | ${error('DEFINITION_INVALID')} |
+| \`secretBytesMax\` | value of a secret | ${bytes(secretBytesMax)} | fixed | ${error('DEFINITION_INVALID')} |
+| \`secretsMax\` | secrets of a definition | ${secretsMax} | \`secrets\` | ${error('DEFINITION_INVALID')} |
+| \`maskedCharsMin\` | value that is hidden in output | ${maskedCharsMin} characters | fixed | a shorter one is not hidden |`;
 }
 
 function manifestRows(): string {

@@ -16,6 +16,8 @@ export interface Context {
   readonly rawPath: string;
   /** Aborted when the caller leaves or the call's time is up. */
   readonly signal: AbortSignal;
+  /** Values of the function's secrets by name; one that is a file is read anew each time. */
+  readonly secrets: Readonly<Record<string, string>>;
   /** Milliseconds until the call's timeout. */
   remainingMs(): number;
 }

@@ -50,6 +50,16 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     remedy: 'Wait for the build, or see why it failed with `fnway describe NAME`.',
     retryable: true,
   },
+  SECRET_NOT_FOUND: {
+    status: 404,
+    title: 'No such secret',
+    remedy: 'See `fnway secrets list` for the secrets of the namespace.',
+  },
+  SECRET_MISSING: {
+    status: 422,
+    title: 'A secret is missing',
+    remedy: 'Set it with `fnway secrets set NAME`.',
+  },
   INVOCATION_NOT_FOUND: {
     status: 404,
     title: 'No such invocation',

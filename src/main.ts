@@ -5,6 +5,7 @@
 import { chmodSync, copyFileSync, existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Masks } from './auth/masks.ts';
 import { openSealer } from './auth/seal.ts';
 import { openSecretFile } from './auth/secret-file.ts';
 import { openAdminToken } from './auth/token.ts';
@@ -16,6 +17,7 @@ import { type Config, systemPath } from './config.ts';
 import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
 import { Registry } from './deploy/registry.ts';
+import { Secrets } from './deploy/secrets.ts';
 import { Sources } from './deploy/sources.ts';
 import { Versions } from './deploy/versions.ts';
 import type { Driver } from './driver/driver.ts';
@@ -34,6 +36,7 @@ import { concurrency } from './invoke/middleware/concurrency.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
 import { gather } from './invoke/middleware/gather.ts';
 import { outcomes } from './invoke/middleware/outcomes.ts';
+import { secrets } from './invoke/middleware/secrets.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
 import { Slots } from './slots.ts';
@@ -105,10 +108,13 @@ async function build(
     keyFile: inData('key'),
   });
   undo.push(() => records.close());
+  const masks = new Masks();
   const output = new OutputLog(
     () => clock.now(),
     line => records.line(line),
+    (functionId, text) => masks.hide(functionId, text),
   );
+  const secretValues = new Secrets({ store, sealer, clock });
   const metrics = new Metrics();
   const users = new Users();
   const processes = await openProcessDriver({
@@ -124,8 +130,11 @@ async function build(
     clock,
     log,
     output,
+    secretOf: (namespace, name) => secretValues.valueOf(namespace, name),
+    masks,
   });
   undo.push(() => processes.close());
+  secretValues.onChange = (namespace, name) => processes.rotate(namespace, name);
   const drivers: Driver[] = [...(overrides.drivers ?? []), processes, createHttpDriver({ clock })];
   const builder = createBuilder({
     tools,
@@ -163,6 +172,7 @@ async function build(
         bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
       }),
       concurrency({ waitingCallsMax: limits.waitingCallsMax }),
+      secrets({ has: (namespace, name) => secretValues.has(namespace, name), masks }),
       bodies(kept => records.bodies(kept)),
     ],
     pool.invoke,
@@ -180,6 +190,10 @@ async function build(
     versionsKeptMax: limits.versionsKeptMax,
     identityCount: uidRange.count,
     users,
+    secrets: {
+      has: (namespace, name) => secretValues.has(namespace, name),
+      forget: functionId => processes.forget(functionId),
+    },
   });
 
   const inFlight = new Slots<CallSignal>();
@@ -204,6 +218,7 @@ async function build(
     }),
     control: {
       ...{ functions, versions, sources, registry, pool, output, records, invoke },
+      secrets: secretValues,
       runtimes: tools.runtimes,
       adminToken,
       clock,
@@ -245,6 +260,7 @@ async function build(
   }
 
   await registry.load();
+  await secretValues.load();
   // Before anybody can upload what will only be named later.
   await sources.sweepUnused(() => store.functions.sourceDigests());
   return {

@@ -3,6 +3,7 @@
  * stream ends exactly once: with END, FAIL or CANCEL, also when the caller left or the handler threw.
  */
 
+import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { inspect } from 'node:util';
@@ -29,6 +30,7 @@ const textBytesMax = 8192;
 let style = 'web';
 let handle;
 let settings;
+let secrets;
 
 export function useHandler(handlerStyle, handler, loadSettings) {
   style = handlerStyle;
@@ -71,6 +73,13 @@ class CallInProgress {
   }
 }
 
+function secretsOf({ secrets: values = {}, secretFiles = {} }) {
+  const found = { ...values };
+  for (const [name, file] of Object.entries(secretFiles))
+    Object.defineProperty(found, name, { enumerable: true, get: () => readFileSync(file, 'utf8') });
+  return Object.freeze(found);
+}
+
 /** What a handler gets beside the request. */
 class Context {
   #call;
@@ -98,6 +107,11 @@ class Context {
   /** Aborted when the caller leaves or the call's time is up. */
   get signal() {
     return this.#call.signal();
+  }
+  /** Values by name; one that is a file is read anew each time. */
+  get secrets() {
+    secrets ??= secretsOf(settings);
+    return secrets;
   }
   /** Milliseconds until the call's timeout; Infinity without one. */
   remainingMs() {

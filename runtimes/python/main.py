@@ -186,6 +186,28 @@ class Event:
         return json.loads(self.body)
 
 
+class Secrets(collections.abc.Mapping):
+    def __init__(self, values, files):
+        self._values = values
+        self._files = files
+
+    def __getitem__(self, name):
+        if name not in self._files:
+            return self._values[name]
+        with open(self._files[name], encoding="utf-8") as file:
+            return file.read()
+
+    def __iter__(self):
+        yield from self._values
+        yield from self._files
+
+    def __len__(self):
+        return len(self._values) + len(self._files)
+
+    def __repr__(self):
+        return f"Secrets({', '.join(self)})"
+
+
 class Context:
     """What a handler may know about its call.
 
@@ -196,10 +218,13 @@ class Context:
     call_id         the call's id, the same in the gateway's records
     remaining_ms()  milliseconds until the call's time limit, never below 0; None without a limit
     cancelled       True once nobody waits for the answer any more
+    secrets         values of the function's secrets by name; one that is a file is read anew each
+                    time
     """
 
     __slots__ = ("_call", "call_id")
-    hostname = function = namespace = version = None  # an instance has one of each: set by LOAD
+    # An instance has one of each: set by LOAD.
+    hostname = function = namespace = version = secrets = None
 
     def __init__(self, call):
         self._call = call
@@ -955,6 +980,7 @@ def load(link, message):
     Context.function = message["function"]
     Context.namespace = message["namespace"]
     Context.version = message["version"]
+    Context.secrets = Secrets(message.get("secrets", {}), message.get("secretFiles", {}))
     entry = message["entry"]
     module = import_entry(entry)
     handler = find_handler(module, entry, message.get("handler"))

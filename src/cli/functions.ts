@@ -46,6 +46,7 @@ interface DeployOptions {
   image?: string;
   entry?: string;
   env?: string[];
+  secret?: string[];
   buildEnv?: string[];
   label?: string[];
   timeout?: string;
@@ -73,6 +74,11 @@ function addDeploy(program: Command, contextOf: ContextOf): void {
     .option('--image <name>', 'container image, instead of a source')
     .option('--entry <file[:handler]>', 'where in the source the function is')
     .option('--env <key=value>', 'environment of the function (repeat for several)', collect)
+    .option(
+      '--secret <name[:file]>',
+      'a secret of the namespace, as a variable or a file (repeat)',
+      collect,
+    )
     .option('--build-env <key=value>', 'environment of its build (repeat)', collect)
     .option('--timeout <duration>', 'longest call: 500ms, 30s, 2m')
     .option('--memory <size>', 'most memory of an instance: 256Mi, 1Gi')
@@ -151,6 +157,7 @@ function definitionOf(options: DeployOptions): FunctionDefinition {
     http: http === undefined ? undefined : { url: http },
     instances: Object.keys(instances).length === 0 ? undefined : instances,
     env: pairs(options.env, '--env'),
+    secrets: options.secret?.map(secretUse),
     buildEnv: pairs(options.buildEnv, '--build-env'),
     labels: pairs(options.label, '--label'),
   });
@@ -309,6 +316,16 @@ function collect(value: string, before: string[] = []): string[] {
 export function integer(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('Give a whole number.');
   return Number(text);
+}
+
+/** `API_KEY`, or `CERT:file`. */
+function secretUse(text: string): { name: string; as: 'env' | 'file' } {
+  const [name = '', as = 'env'] = text.split(':');
+  if (as === 'env' || as === 'file') return { name, as };
+  const detail = `--secret is given ${JSON.stringify(text)}.`;
+  throw new GatewayError('COMMAND_INVALID', detail, {
+    remedy: 'Write --secret NAME or NAME:file.',
+  });
 }
 
 /** `K=V` texts as an object; undefined when there are none. */

@@ -18,6 +18,7 @@ import { addNewCommand } from './new.ts';
 import { Output } from './output.ts';
 import { packageVersion } from './package.ts';
 import { addProjectCommands } from './project.ts';
+import { addSecretCommands } from './secrets.ts';
 import { addServeCommand } from './serve.ts';
 import { addTokenCommands } from './token.ts';
 import { addUpCommand } from './up.ts';
@@ -35,6 +36,7 @@ const groups = [
   { heading: 'Functions:', add: addInvocationCommands },
   { heading: 'Functions:', add: addVersionCommands },
   { heading: 'Functions:', add: addTokenCommands },
+  { heading: 'Functions:', add: addSecretCommands },
 ] as const;
 
 function buildProgram(contextOf: (command: Command) => Context): Command {

@@ -69,6 +69,7 @@ function bytesOf({ body, base64 }: BodyView): Uint8Array<ArrayBuffer> {
 
 function definitionOf(view: FunctionView): FunctionDefinition {
   const { runtime, env, buildEnv, timeout, memory, stream, allowScripts } = view.latestVersion;
+  // Its secrets cannot be read: the code has to do without them, or with a variable of that name.
   const version = { runtime, env, buildEnv, timeout, memory, stream, allowScripts };
   return { ...withoutUndefined(version), auth: 'none' } as FunctionDefinition;
 }

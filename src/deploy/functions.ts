@@ -39,6 +39,11 @@ export interface FunctionsOptions {
   metrics: Metrics;
   clock: Clock;
   log: Log;
+  secrets: {
+    has(namespace: string, name: string): boolean;
+    /** The function was removed, and with it all that it was given. */
+    forget(functionId: string): void;
+  };
   /** Ready versions that are kept, the newest, and as many failed ones; the active one always is. */
   versionsKeptMax: number;
   /** How many functions there may be at once: the length of the uid range when the gateway is root. */
@@ -82,6 +87,7 @@ export class Functions {
       return this.#options.sources.take(definition, async digest => {
         const { spec, settings } = splitDefinition(definition, digest);
         this.#refuseUnrunnable(spec);
+        this.#refuseWithoutSecrets(where.namespace, spec);
         if (entry === undefined) return this.#create(where, spec, settings);
         return this.#change(entry, spec, settings);
       });
@@ -108,6 +114,7 @@ export class Functions {
       for (const version of entry.versions.values()) pool.retire(version);
       const { identity, directory } = entry;
       output.remove(entry.row.id);
+      this.#options.secrets.forget(entry.row.id);
       metrics.remove(entry.row.namespace, entry.row.name);
       await users.during(identity, async () => {
         // Its number is given to another function one day: nothing of this one may live on under it.
@@ -197,6 +204,17 @@ export class Functions {
         issues: [{ path: 'runtime', message: `no runtime ${spec.runtime}`, hint }],
       },
     );
+  }
+
+  #refuseWithoutSecrets(namespace: string, { secrets }: VersionSpec): void {
+    const missing = (secrets ?? []).flatMap(({ name }, index) =>
+      this.#options.secrets.has(namespace, name) ? [] : { name, path: `secrets.${index}` },
+    );
+    if (missing.length === 0) return;
+    const names = missing.map(({ name }) => name).join(', ');
+    const message = `the namespace ${namespace} has no secret of this name`;
+    const issues = missing.map(({ path }) => ({ path, message }));
+    throw new GatewayError('SECRET_MISSING', `${names}: ${message}`, { issues });
   }
 
   async #create(

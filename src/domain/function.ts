@@ -5,6 +5,7 @@
  */
 import { z } from 'zod';
 import type { FailureReason } from '../../client/errors.ts';
+import { type SecretUse, secretLimits, secretUseSchema } from './secret.ts';
 import { parseDuration, parseSize } from './units.ts';
 
 /** Limits of a definition; each is in docs/reference/limits.md and has a test. */
@@ -142,6 +143,14 @@ export const definitionSchema = z
     port: z.int().min(1).max(65_535).optional(),
     entry: entrySchema.optional(),
     env: envSchema.optional(),
+    secrets: z
+      .array(secretUseSchema)
+      .max(secretLimits.secretsMax)
+      .refine(
+        uses => new Set(uses.map(({ name }) => name)).size === uses.length,
+        'a secret is named twice',
+      )
+      .optional(),
     buildEnv: envSchema.optional(),
     timeout: durationSchema
       .pipe(z.number().min(1, 'at least 1ms').max(definitionLimits.timeoutMsMax, 'at most 1d'))
@@ -189,7 +198,12 @@ export const definitionSchema = z
         ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for image only` });
       }
     }
-    for (const key of ['env', 'memory', 'stream'] as const) {
+    for (const [index, { name }] of (definition.secrets ?? []).entries()) {
+      if (definition.env?.[name] === undefined) continue;
+      const message = `env has a variable ${name} too`;
+      ctx.addIssue({ code: 'custom', path: ['secrets', index], message });
+    }
+    for (const key of ['env', 'secrets', 'memory', 'stream'] as const) {
       if (definition[key] !== undefined && definition.http !== undefined) {
         const message = `${key} is for code that the gateway runs; the server of an http function has its own`;
         ctx.addIssue({ code: 'custom', path: [key], message });
@@ -219,6 +233,8 @@ export interface VersionSpec {
   entry?: string;
   handler?: string;
   env: Record<string, string>;
+  /** Absent where it asks for none. */
+  secrets?: SecretUse[];
   buildEnv: Record<string, string>;
   timeoutMs: number;
   memoryBytes: number;
@@ -296,6 +312,7 @@ export function splitDefinition(
     ...(entry && { entry }),
     ...(handler && { handler }),
     env: definition.env ?? {},
+    ...((definition.secrets ?? []).length > 0 && { secrets: definition.secrets! }),
     buildEnv: definition.buildEnv ?? {},
     timeoutMs: definition.timeout ?? definitionDefaults.timeoutMs,
     memoryBytes: definition.memory ?? definitionDefaults.memoryBytes,

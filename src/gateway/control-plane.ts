@@ -7,6 +7,7 @@ import { parseAuthorization, tokensEqual } from '../auth/token.ts';
 import type { Clock } from '../clock.ts';
 import type { Functions } from '../deploy/functions.ts';
 import type { Registry } from '../deploy/registry.ts';
+import type { Secrets } from '../deploy/secrets.ts';
 import type { Sources } from '../deploy/sources.ts';
 import type { Versions } from '../deploy/versions.ts';
 import { firstJsonError } from '../domain/json-error.ts';
@@ -22,6 +23,7 @@ import { openApi } from './openapi.ts';
 import { functionRoutes } from './routes/functions.ts';
 import { invocationRoutes } from './routes/invocations.ts';
 import { logRoutes } from './routes/logs.ts';
+import { secretRoutes } from './routes/secrets.ts';
 import { sourceRoutes } from './routes/sources.ts';
 
 export interface ControlPlaneOptions {
@@ -32,6 +34,7 @@ export interface ControlPlaneOptions {
   pool: Pool;
   output: OutputLog;
   records: RecordStore;
+  secrets: Secrets;
   invoke: Invoke;
   runtimes: Map<string, Runtime>;
   adminToken: string;
@@ -110,6 +113,7 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   functionRoutes(app, options);
   logRoutes(app, options);
   invocationRoutes(app, options);
+  secretRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({
     items: [...options.runtimes.values()].map(({ name, entries, concurrency }) => ({

@@ -7,6 +7,7 @@ import { callers, failureKinds, origins, recordStates } from '../domain/record.t
 import { listQuerySchema } from './routes/functions.ts';
 import { invocationQuerySchema } from './routes/invocations.ts';
 import { logsQuerySchema } from './routes/logs.ts';
+import { secretValueSchema } from './routes/secrets.ts';
 
 interface Operation {
   method: 'get' | 'post' | 'put' | 'delete';
@@ -36,6 +37,7 @@ const wait = {
 const functionsPath = '/v1/namespaces/{namespace}/functions';
 const functionPath = `${functionsPath}/{name}`;
 const invocationsPath = '/v1/namespaces/{namespace}/invocations';
+const secretsPath = '/v1/namespaces/{namespace}/secrets';
 const sourcesPath = '/v1/namespaces/{namespace}/sources';
 
 function operations(): Operation[] {
@@ -178,6 +180,30 @@ function operations(): Operation[] {
       answer: json(ref('Replay')),
     },
     {
+      method: 'get',
+      path: secretsPath,
+      id: 'listSecrets',
+      summary: 'Names of secrets; no route gives a value',
+      status: 200,
+      answer: json(page('Secret')),
+    },
+    {
+      method: 'put',
+      path: `${secretsPath}/{name}`,
+      id: 'putSecret',
+      summary: 'Set a secret, or give it another value',
+      body: json(toSchema(secretValueSchema)),
+      status: 200,
+      answer: json(ref('Secret')),
+    },
+    {
+      method: 'delete',
+      path: `${secretsPath}/{name}`,
+      id: 'removeSecret',
+      summary: 'Remove a secret',
+      status: 204,
+    },
+    {
       method: 'post',
       path: sourcesPath,
       id: 'putSource',
@@ -295,6 +321,7 @@ const views = {
       url: text,
       entry: text,
       env: stringMap,
+      secrets: { type: 'array', items: object({ name: text, as: { enum: ['env', 'file'] } }) },
       buildEnv: stringMap,
       timeout: text,
       memory: text,
@@ -309,7 +336,10 @@ const views = {
       ]),
       buildLog: text,
     },
-    ['runtime', 'source', 'script', 'url', 'entry', 'settledAt', 'failure', 'buildLog'],
+    [
+      ...['runtime', 'source', 'script', 'url', 'entry', 'secrets'],
+      ...['settledAt', 'failure', 'buildLog'],
+    ],
   ),
   Function: object(
     {
@@ -343,6 +373,7 @@ const views = {
     ['version'],
   ),
   Token: object({ token: text }),
+  Secret: object({ name: text, updatedAt: text }),
   Source: object({ digest: text }),
   Runtime: object({ name: text, entries: { type: 'array', items: text }, concurrency: whole }),
   OutputLine: object(

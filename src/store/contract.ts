@@ -17,6 +17,7 @@ import {
   type Define,
   listAll,
 } from './contract-rows.ts';
+import { secretsContract } from './contract-secrets.ts';
 import {
   defineActivating,
   defineReading,
@@ -59,6 +60,7 @@ export function storeContract(
   defineReading(define);
   defineRemoving(define);
   defineKeeping(define);
+  secretsContract(define);
   assert.deepEqual([...skips.keys()], [], 'every skipped test exists');
 }
 

@@ -18,6 +18,8 @@ import type {
   FunctionRow,
   FunctionStore,
   NewRow,
+  SecretRow,
+  SecretStore,
   Store,
   VersionRow,
   VersionSettlement,
@@ -30,7 +32,24 @@ interface Entry {
 
 export function createMemoryStore(): Store {
   const functions = new MemoryFunctionStore();
-  return { functions, close: async () => functions.close() };
+  const secrets = createMemorySecrets();
+  return { functions, secrets, close: async () => functions.close() };
+}
+
+function createMemorySecrets(): SecretStore {
+  const rows = new Map<string, SecretRow>();
+  const keyOf = (namespace: string, name: string) => `${namespace}\0${name}`;
+  return {
+    async put(row) {
+      const key = keyOf(row.namespace, row.name);
+      const outcome = rows.has(key) ? 'updated' : 'created';
+      rows.set(key, { ...row, sealedValue: Uint8Array.from(row.sealedValue) });
+      return outcome;
+    },
+    remove: async (namespace, name) => rows.delete(keyOf(namespace, name)),
+    list: async () =>
+      [...rows.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, row]) => ({ ...row })),
+  };
 }
 
 /** No method awaits anything, so each is atomic. Checks come before the first change. */

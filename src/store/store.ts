@@ -92,7 +92,24 @@ export interface VersionSettlement {
   activate: boolean;
 }
 
+export interface SecretRow {
+  namespace: string;
+  name: string;
+  sealedValue: Uint8Array;
+  updatedMs: number;
+}
+
+export interface SecretStore {
+  /** Adds a secret, or gives it another value. */
+  put(row: SecretRow): Promise<'created' | 'updated'>;
+  /** False: there was none. */
+  remove(namespace: string, name: string): Promise<boolean>;
+  /** Of all namespaces, in order of namespace and name. */
+  list(): Promise<SecretRow[]>;
+}
+
 export interface Store {
   readonly functions: FunctionStore;
+  readonly secrets: SecretStore;
   close(): Promise<void>;
 }

@@ -45,19 +45,25 @@ export class OutputLog {
   readonly #removed = new Set<string>();
   readonly #now: () => number;
   readonly #keep: ((line: LogLine) => void) | undefined;
+  readonly #hide: (functionId: string, text: string) => string;
   #bytes = 0;
 
-  /** `keep` is given every line, for good. */
-  constructor(now: () => number, keep?: (line: LogLine) => void) {
+  /** `keep` is given every line, for good; `hide` takes out of it what nobody may read. */
+  constructor(
+    now: () => number,
+    keep?: (line: LogLine) => void,
+    hide: (functionId: string, text: string) => string = (_, text) => text,
+  ) {
     this.#now = now;
     this.#keep = keep;
+    this.#hide = hide;
   }
 
   append(subject: RecordSubject, line: Omit<OutputLine, 'timeMs'>): void {
     const { functionId } = subject;
     // What instances of a removed function still say is dropped.
     if (this.#removed.has(functionId)) return;
-    const entry = { timeMs: this.#now(), ...line };
+    const entry = { timeMs: this.#now(), ...line, text: this.#hide(functionId, line.text) };
     this.#keep?.({ subject, ...entry });
     const output = this.#functions.get(functionId) ?? { lines: [], bytes: 0 };
     this.#functions.delete(functionId);

@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { Masks } from '../../auth/masks.ts';
 import { sleep, systemClock } from '../../clock.ts';
 import type { Runtime } from '../../domain/runtime.ts';
 import { CallSignal, type Version } from '../../invoke/invoke.ts';
@@ -52,6 +53,8 @@ function openDriver(parts: { warm?: number; runtimes?: Map<string, Runtime>; mar
     clock: systemClock,
     log: silentLog,
     output,
+    secretOf: () => undefined,
+    masks: new Masks(),
   });
   return { driver, output, mark };
 }

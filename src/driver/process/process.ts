@@ -6,6 +6,7 @@
 import { chmodSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Masks } from '../../auth/masks.ts';
 import type { Clock } from '../../clock.ts';
 import type { VersionFailure } from '../../domain/function.ts';
 import type { Runtime } from '../../domain/runtime.ts';
@@ -30,6 +31,7 @@ import {
 } from './link-instance.ts';
 import { limitMemory, type MemoryLimits } from './memory.ts';
 import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
+import { type GivenSecrets, InstanceSecrets } from './secrets.ts';
 import { StdioInstance } from './stdio-instance.ts';
 import type { Users } from './users.ts';
 import { type Linked, listenForOutput, type OutputServer, WarmPool } from './warm.ts';
@@ -52,6 +54,9 @@ export interface ProcessDriverOptions {
   clock: Clock;
   log: Log;
   output: OutputLog;
+  /** The value of a secret; undefined when there is none. */
+  secretOf(namespace: string, name: string): string | undefined;
+  masks: Masks;
 }
 
 /** Variables that act when an interpreter or the loader starts: a process from the warm pool is too late for them. */
@@ -62,6 +67,10 @@ export interface ProcessDriver extends Driver {
   readonly keeper: Keeper;
   /** Fills the warm pools. */
   warmUp(): Promise<void>;
+  /** A secret has another value: files that have it get the new one at once. */
+  rotate(namespace: string, name: string): void;
+  /** The function was removed. */
+  forget(functionId: string): void;
   /** Ready processes of each runtime, for metrics. */
   warmSizes(): Array<{ runtime: string; size: number }>;
 }
@@ -106,6 +115,7 @@ class Processes implements ProcessDriver {
   readonly #options: ProcessDriverOptions;
   readonly #parts: Parts;
   readonly #memory: MemoryLimits;
+  readonly #secrets: InstanceSecrets;
   readonly #pools = new Map<string, WarmPool>();
   readonly #instances = new Set<Instance>();
   #closed = false;
@@ -114,6 +124,7 @@ class Processes implements ProcessDriver {
     this.#options = options;
     this.#parts = parts;
     this.#memory = limitMemory(options.clock);
+    this.#secrets = new InstanceSecrets(options);
     for (const runtime of options.runtimes.values()) {
       if (runtime.protocol !== 'link') continue;
       this.#pools.set(
@@ -143,6 +154,14 @@ class Processes implements ProcessDriver {
     return [...this.#pools].map(([runtime, pool]) => ({ runtime, size: pool.size }));
   }
 
+  rotate(namespace: string, name: string): void {
+    this.#secrets.rotate(namespace, name);
+  }
+
+  forget(functionId: string): void {
+    this.#secrets.forget(functionId);
+  }
+
   async start(version: Version): Promise<Started> {
     if (this.#closed) throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
     const runtime = this.#runtimeOf(version);
@@ -154,8 +173,10 @@ class Processes implements ProcessDriver {
       this.#instances.add(instance);
       void instance.exited.then(() => this.#instances.delete(instance));
       if (this.#closed) void instance.stop(0);
+      return started;
     }
-    return started;
+    const failure = this.#options.masks.hideIn(version.functionId, started.failure);
+    return { ok: false, failure };
   }
 
   async close(): Promise<void> {
@@ -167,6 +188,7 @@ class Processes implements ProcessDriver {
     this.#parts.outputs.close();
     await this.#parts.cgroups?.close();
     this.#parts.keeper.close();
+    this.#secrets.close();
     rmSync(this.#parts.directory, { recursive: true, force: true });
   }
 
@@ -184,12 +206,14 @@ class Processes implements ProcessDriver {
     const files = version.files;
     if (files === undefined) throw notBuilt(version);
     const pool = this.#pools.get(runtime.name)!;
-    const env = this.#environment(version);
-    const special = Object.keys(version.spec.env).some(key => startVariables.test(key));
+    const given = this.#secrets.give(version);
+    const env = { ...this.#environment(version), ...given.env };
+    const names = [...Object.keys(version.spec.env), ...Object.keys(given.env)];
+    const special = names.some(key => startVariables.test(key));
     const { identity } = files;
     const release = identity === undefined ? () => {} : this.#options.users.hold(identity.uid);
     try {
-      const started = await this.#startLinkedAs(version, pool, { env, special });
+      const started = await this.#startLinkedAs(version, pool, { env, special, given });
       if (started.ok) void started.instance.exited.then(release);
       else release();
       return started;
@@ -202,7 +226,7 @@ class Processes implements ProcessDriver {
   async #startLinkedAs(
     version: Version,
     pool: WarmPool,
-    how: { env: Record<string, string>; special: boolean },
+    how: { env: Record<string, string>; special: boolean; given: GivenSecrets },
   ): Promise<Started> {
     const { env, special } = how;
     const linked = special ? await pool.startWith(env, version.files!.identity) : await pool.take();
@@ -217,7 +241,7 @@ class Processes implements ProcessDriver {
   async #load(
     version: Version,
     linked: Linked,
-    how: { env: Record<string, string>; special: boolean },
+    how: { env: Record<string, string>; special: boolean; given: GivenSecrets },
   ): Promise<Started> {
     const { clock, output, loadMsMax, bufferedBodyBytesMax } = this.#options;
     const files = version.files!;
@@ -234,6 +258,7 @@ class Processes implements ProcessDriver {
       entry: files.entry,
       handler: version.spec.handler,
       env: how.env,
+      ...how.given.load,
       // A process that was started as the function's user has its identity already.
       ...(how.special ? {} : files.identity),
       ...linked.loadExtras,
@@ -286,7 +311,12 @@ class Processes implements ProcessDriver {
     if (files === undefined) throw notBuilt(version);
     const { interpreters, clock, output, bufferedBodyBytesMax } = this.#options;
     const entry = join(files.directory, files.entry);
-    const env = { ...this.#environment(version), [markVariable]: this.#options.mark };
+    const given = this.#secrets.give(version);
+    const env = {
+      ...this.#environment(version),
+      ...given.env,
+      [markVariable]: this.#options.mark,
+    };
     if (runtime.check !== undefined) {
       const command = commandOf(runtime, runtime.check, { interpreters, entry });
       const failure = await this.#options.users.during(files.identity, () =>

@@ -52,6 +52,18 @@ export const migrations: readonly string[] = [
   ALTER TABLE versions DROP COLUMN failure;
   ALTER TABLE versions ADD COLUMN sealed_failure BLOB;
   `,
+  // 3: secrets; how calls are split among versions; and up to which version builds do not take over.
+  `
+  CREATE TABLE secrets (
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sealed_value BLOB NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (namespace, name)
+  ) STRICT, WITHOUT ROWID;
+  ALTER TABLE functions ADD COLUMN traffic TEXT;
+  ALTER TABLE functions ADD COLUMN activate_above INTEGER NOT NULL DEFAULT 0;
+  `,
 ];
 
 /** 'fnwa': tells our database from one of another program. In the file's header. */

@@ -15,6 +15,7 @@ import { openRule } from '../rules.ts';
 import { diskFull, type Store } from '../store.ts';
 import { createSqliteFunctions } from './functions.ts';
 import { applicationId, migrations } from './migrations.ts';
+import { createSqliteSecrets } from './secrets.ts';
 
 /** Long enough for any transaction of ours, which take well under a millisecond each. */
 const busyTimeoutMsDefault = 5000;
@@ -44,7 +45,8 @@ export function openSqliteStore(options: { path: string; busyTimeoutMs?: number 
     restrictFiles(file);
     const connection = createConnection(db, file);
     const functions = createSqliteFunctions(connection);
-    return { functions, close: async () => closeDatabase(connection.db) };
+    const secrets = createSqliteSecrets(connection);
+    return { functions, secrets, close: async () => closeDatabase(connection.db) };
   } catch (error) {
     if (db?.isOpen) db.close();
     throw toGatewayError(error, file);

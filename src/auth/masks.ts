@@ -1,0 +1,53 @@
+/**
+ * Hides the values of secrets in what functions say: every value that an instance of a function was ever given since the
+ * gateway started, so that one that was rotated stays hidden too.
+ */
+import { formsOf } from '../domain/secret.ts';
+
+export const mask = '***';
+
+export class Masks {
+  readonly #forms = new Map<string, { values: Set<string>; forms: string[] }>();
+
+  /** From now on `value` is hidden in what the function says. */
+  add(functionId: string, value: string): void {
+    const known = this.#forms.get(functionId) ?? { values: new Set(), forms: [] };
+    if (known.values.has(value)) return;
+    known.values.add(value);
+    // Longest first over all values: one may be a part of another.
+    known.forms = [...new Set([...known.forms, ...formsOf(value)])].sort(
+      (a, b) => b.length - a.length,
+    );
+    this.#forms.set(functionId, known);
+  }
+
+  /** Whether there is anything to hide: most functions have no secrets. */
+  has(functionId: string): boolean {
+    return this.#forms.has(functionId);
+  }
+
+  hide(functionId: string, text: string): string {
+    const known = this.#forms.get(functionId);
+    if (known === undefined) return text;
+    let hidden = text;
+    for (const form of known.forms) hidden = hidden.replaceAll(form, mask);
+    return hidden;
+  }
+
+  /** The same value with all its texts, however deep, hidden. For failures. */
+  hideIn<T>(functionId: string, value: T): T {
+    if (!this.has(functionId)) return value;
+    if (typeof value === 'string') return this.hide(functionId, value) as T;
+    if (Array.isArray(value)) return value.map(item => this.hideIn(functionId, item)) as T;
+    if (value === null || typeof value !== 'object') return value;
+    const entries = Object.entries(value).map(([key, item]) => [
+      key,
+      this.hideIn(functionId, item),
+    ]);
+    return Object.fromEntries(entries) as T;
+  }
+
+  remove(functionId: string): void {
+    this.#forms.delete(functionId);
+  }
+}
