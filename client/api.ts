@@ -20,6 +20,8 @@ export interface FunctionDefinition {
   /** Names of secrets: as variables, or as files named by the variable NAME_FILE. */
   secrets?: Array<string | SecretUse>;
   buildEnv?: Record<string, string | number | boolean>;
+  /** JSON Schema 2020-12 of what goes in and comes out. */
+  schema?: { in?: JsonSchema; out?: JsonSchema };
   timeout?: string;
   memory?: string | number;
   concurrency?: number;
@@ -33,6 +35,8 @@ export interface FunctionDefinition {
   description?: string;
   project?: string;
 }
+
+export type JsonSchema = Record<string, unknown> | boolean;
 
 export interface SecretUse {
   name: string;
@@ -66,6 +70,7 @@ export interface VersionView {
   url?: string;
   entry?: string;
   env: Record<string, string>;
+  schema?: { in?: JsonSchema; out?: JsonSchema };
   secrets?: SecretUse[];
   buildEnv: Record<string, string>;
   timeout: string;

@@ -20,6 +20,8 @@ await build({
     index: 'src/index.ts',
     client: 'client/index.ts',
     function: 'sdk/function.ts',
+    middleware: 'sdk/middleware.ts',
+    testing: 'sdk/testing.ts',
     // A thread of its own: a file of its own.
     'records-worker': 'src/store/records/worker.ts',
   },

@@ -20,6 +20,7 @@ import { errorKinds } from '../src/errors.ts';
 import { controlLimits } from '../src/gateway/control-plane.ts';
 import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
 import { listQuerySchema } from '../src/gateway/routes/functions.ts';
+import { schemaBytesMax } from '../src/invoke/json-schema.ts';
 import { gatheredBytesMax } from '../src/invoke/middleware/gather.ts';
 import { returnMsMax } from '../src/invoke/pool.ts';
 import { payloadBytesMax, windowBytes } from '../src/link/frames.ts';
@@ -42,6 +43,13 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   VERSION_NOT_FOUND: 'A call pinned `@version`, or a route named, a version that does not exist.',
   VERSION_NOT_READY:
     'The function’s first version is being built or has failed, or the pinned one has.',
+  SCHEMA_INVALID:
+    '`schema.in` or `schema.out` of a definition is no JSON Schema, is too long, or refers to something outside itself.',
+  INPUT_INVALID:
+    'The body of a call is not what the function’s `schema.in` says; `issues` has the path.',
+  MIDDLEWARE_INVALID:
+    'At the start: a module of `--middleware` lies outside the working directory, does not load, or is no middleware.',
+  MIDDLEWARE_FAILED: 'A middleware threw, or returned what is no answer. Only this call fails.',
   SECRET_NOT_FOUND: 'A route named a secret that the namespace does not have.',
   SECRET_MISSING:
     'A definition, or a call of its function, needs a secret that the namespace does not have.',
@@ -145,7 +153,7 @@ export function limitsPage(): string {
     ['Link to instances', linkRows()],
     ['Output of functions', outputRows()],
     ['Records of calls', recordRows()],
-    ['Secrets', secretRows()],
+    ['Secrets and schemas', secretRows()],
     ['Manifest and command line', manifestRows()],
   ].map(
     ([title, rows]) =>
@@ -342,6 +350,7 @@ function secretRows(): string {
 | \`secretNameCharsMax\` | name of a secret | ${secretNameCharsMax} characters | fixed | ${error('DEFINITION_INVALID')} |
 | \`secretBytesMax\` | value of a secret | ${bytes(secretBytesMax)} | fixed | ${error('DEFINITION_INVALID')} |
 | \`secretsMax\` | secrets of a definition | ${secretsMax} | \`secrets\` | ${error('DEFINITION_INVALID')} |
+| \`schemaBytesMax\` | a schema, as JSON | ${bytes(schemaBytesMax)} | \`schema\` | ${error('SCHEMA_INVALID')} |
 | \`maskedCharsMin\` | value that is hidden in output | ${maskedCharsMin} characters | fixed | a shorter one is not hidden |`;
 }
 

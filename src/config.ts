@@ -2,7 +2,7 @@
  * The settings of a gateway: from flags, then environment, then defaults. The only file that knows their names.
  * `docs/reference/config.md` is checked against `settings`.
  */
-import { resolve } from 'node:path';
+import { isAbsolute, relative, resolve } from 'node:path';
 import { parseDuration, parseSize } from './domain/units.ts';
 import { GatewayError } from './errors.ts';
 import { type LogLevel, logLevels } from './log.ts';
@@ -19,6 +19,8 @@ export interface Config {
   /** `warm` of every runtime; undefined leaves it to the runtimes. */
   warm: number | undefined;
   records: RecordSettings;
+  /** Absolute paths of modules that stand around every call, the outermost first. */
+  middleware: string[];
   /** Undefined: 65,536 users of a place that follows from the data directory. */
   uidRange: { first: number; count: number } | undefined;
   limits: Limits;
@@ -87,6 +89,12 @@ export const settings = {
     env: 'FNWAY_RUNTIMES',
     default: '',
     help: 'directories of more runtimes, separated by :',
+  },
+  middleware: {
+    flag: 'middleware',
+    env: 'FNWAY_MIDDLEWARE',
+    default: '',
+    help: 'modules that stand around every call, separated by :, the outermost first; inside the working directory',
   },
   logLevel: {
     flag: 'logLevel',
@@ -231,6 +239,7 @@ export const commandLineSettings: readonly SettingName[] = [
   'host',
   'port',
   'runtimes',
+  'middleware',
   'logLevel',
   'logFormat',
 ];
@@ -291,10 +300,8 @@ export function parseConfig(
     host: text('host'),
     port: integer('port', 0, 65_535),
     adminToken: env.FNWAY_ADMIN_TOKEN,
-    runtimeDirectories: text('runtimes')
-      .split(':')
-      .filter(part => part !== '')
-      .map(part => resolve(part)),
+    runtimeDirectories: pathsOf(text('runtimes')).map(part => resolve(part)),
+    middleware: pathsOf(text('middleware')).map(insideHere),
     logLevel: oneOf('logLevel', logLevels),
     logFormat: oneOf('logFormat', ['json', 'text']),
     trustProxy: oneOf('trustProxy', ['true', 'false']) === 'true',
@@ -311,6 +318,21 @@ export function parseConfig(
       Object.entries(env).filter(([key, value]) => value !== undefined && toolVariables.test(key)),
     ) as Record<string, string>,
   };
+}
+
+function pathsOf(text: string): string[] {
+  return text.split(':').filter(part => part !== '');
+}
+
+/** Code that runs as the gateway comes from the project that starts it. */
+function insideHere(given: string): string {
+  const path = resolve(given);
+  const fromHere = relative(resolve(), path);
+  if (!fromHere.startsWith('..') && !isAbsolute(fromHere) && fromHere !== '') return path;
+  const detail = `${given} lies outside the working directory ${resolve()}`;
+  throw new GatewayError('MIDDLEWARE_INVALID', detail, {
+    remedy: 'Start the gateway in the directory of the project that the module belongs to.',
+  });
 }
 
 function parseRetention(read: {

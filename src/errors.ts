@@ -50,6 +50,27 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     remedy: 'Wait for the build, or see why it failed with `fnway describe NAME`.',
     retryable: true,
   },
+  SCHEMA_INVALID: {
+    status: 422,
+    title: 'Invalid schema',
+    remedy: 'Write a JSON Schema 2020-12 that refers to nothing outside itself.',
+  },
+  INPUT_INVALID: {
+    status: 422,
+    title: 'The input is not what the function takes',
+    remedy: 'Correct the body at the place named.',
+  },
+  MIDDLEWARE_INVALID: {
+    status: 422,
+    title: 'Invalid middleware',
+    remedy:
+      'Export an object with before, after or around by default; see docs/guides/middleware.md.',
+  },
+  MIDDLEWARE_FAILED: {
+    status: 500,
+    title: 'A middleware failed',
+    remedy: 'Correct the middleware named; the function itself may be well.',
+  },
   SECRET_NOT_FOUND: {
     status: 404,
     title: 'No such secret',

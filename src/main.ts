@@ -37,6 +37,8 @@ import { deadline } from './invoke/middleware/deadline.ts';
 import { gather } from './invoke/middleware/gather.ts';
 import { outcomes } from './invoke/middleware/outcomes.ts';
 import { secrets } from './invoke/middleware/secrets.ts';
+import { loadMiddleware, userMiddleware } from './invoke/middleware/users.ts';
+import { validatesInput, validation } from './invoke/middleware/validation.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
 import { Slots } from './slots.ts';
@@ -160,6 +162,7 @@ async function build(
     graceMs: limits.graceMs,
     bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
   });
+  const userModules = await Promise.all(config.middleware.map(file => loadMiddleware(file)));
   const invoke = compose(
     [
       outcomes({
@@ -168,11 +171,21 @@ async function build(
       }),
       deadline(new TimerWheel(clock)),
       gather({
-        needsWhole: version => pool.needsWholeBodies(version),
+        needsWhole: version =>
+          validatesInput(version) ||
+          userModules.some(({ wholeBodies }) => wholeBodies) ||
+          pool.needsWholeBodies(version),
         bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
       }),
       concurrency({ waitingCallsMax: limits.waitingCallsMax }),
+      validation({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax }),
       secrets({ has: (namespace, name) => secretValues.has(namespace, name), masks }),
+      ...userModules.map(user =>
+        userMiddleware(user, {
+          monotonicMs: () => clock.monotonicMs(),
+          bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
+        }),
+      ),
       bodies(kept => records.bodies(kept)),
     ],
     pool.invoke,

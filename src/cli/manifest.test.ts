@@ -109,8 +109,8 @@ for (const [text, ...expected] of [
     '3:5 functions.a.runtme: unknown key "runtme"; did you mean "runtime"?',
   ],
   [
-    'functions:\n  a: { script: x, schema: {} }',
-    '2:19 functions.a.schema: schema is not supported yet by this version of fnway',
+    'functions:\n  a: { script: x, retry: {} }',
+    '2:19 functions.a.retry: retry is not supported yet by this version of fnway',
   ],
   [
     'functions:\n  a: { script: x, project: b }',

@@ -31,6 +31,8 @@ export interface ManifestFunction {
   input: Record<string, unknown>;
   /** Where the source is, as written. */
   path?: string;
+  /** Schemas that are paths, as written. */
+  schemaPaths: { in?: string; out?: string };
   /** Where the function, and its source, stand in the manifest. */
   at: Place;
   sourceAt: Place;
@@ -59,7 +61,7 @@ const laterTopKeys = [
   'flows',
   'secrets',
 ];
-const laterFunctionKeys = ['schema', 'secrets', 'retry', 'args', 'argKeys', 'placement'];
+const laterFunctionKeys = ['retry', 'args', 'argKeys', 'placement'];
 
 /** Stands for the digest of a source that is a path, until the files are read. */
 const digestPlaceholder = `sha256:${'0'.repeat(64)}`;
@@ -180,6 +182,7 @@ function readFunction(
     bad = true;
   }
   if (project !== undefined) input.project = project;
+  const schemaPaths = takeSchemaPaths(input);
   const parsed = definitionSchema.safeParse(input);
   if (!parsed.success) {
     addZodIssues(reader, parsed.error, at, input);
@@ -192,8 +195,25 @@ function readFunction(
     definition: parsed.data,
     input,
     ...(isPath && { path: raw.source as string }),
+    schemaPaths,
     ...place,
   };
+}
+
+/** In a manifest a schema may be a path; until the file is read, any value fits. */
+function takeSchemaPaths(input: Record<string, unknown>): ManifestFunction['schemaPaths'] {
+  const { schema } = input;
+  const paths: ManifestFunction['schemaPaths'] = {};
+  if (!isRecord(schema)) return paths;
+  const kept: Record<string, unknown> = { ...schema };
+  for (const key of ['in', 'out'] as const) {
+    const value = schema[key];
+    if (typeof value !== 'string') continue;
+    paths[key] = value;
+    kept[key] = true;
+  }
+  input.schema = kept;
+  return paths;
 }
 
 /**

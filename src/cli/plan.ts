@@ -119,6 +119,7 @@ function specOf(view: VersionView): VersionSpec {
     ...(entry && { entry }),
     ...(handler && { handler }),
     env: view.env,
+    ...(view.schema !== undefined && { schema: view.schema }),
     ...(view.secrets !== undefined && { secrets: view.secrets as VersionSpec['secrets'] & {} }),
     buildEnv: view.buildEnv,
     timeoutMs: parseDuration(view.timeout) ?? Number.NaN,

@@ -36,6 +36,7 @@ export function addGatewayOptions(command: Command): Command {
     .option('--host <host>', 'address to listen on (FNWAY_HOST, default 127.0.0.1)')
     .option('--port <port>', 'port, 0 takes a free one (FNWAY_PORT, default 8080)')
     .option('--runtimes <dirs...>', 'directories of more runtimes (FNWAY_RUNTIMES)')
+    .option('--middleware <files...>', 'modules around every call (FNWAY_MIDDLEWARE)')
     .option('--log-level <level>', 'debug, info, warn, error or silent (FNWAY_LOG_LEVEL)')
     .option('--log-format <format>', 'json or text (FNWAY_LOG_FORMAT)');
 }

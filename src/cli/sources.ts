@@ -3,9 +3,9 @@
  * gives each function its normal form, so that it can be compared (plan.ts) and sent (apply.ts).
  * Changes nothing anywhere.
  */
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
-import type { FunctionDefinition } from '../../client/api.ts';
+import type { FunctionDefinition, JsonSchema } from '../../client/api.ts';
 import { readTree, type Tree, treeDigest, treeFromFiles } from '../build/source.ts';
 import { type FunctionSettings, splitDefinition, type VersionSpec } from '../domain/function.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
@@ -35,15 +35,17 @@ export async function readSource(
   manifest: LoadedManifest,
   entry: ManifestFunction,
 ): Promise<Desired> {
-  const definition = entry.input as FunctionDefinition;
+  const schema = await readSchemas(manifest, entry);
+  const definition = { ...(entry.input as FunctionDefinition), ...schema };
+  const parsed = { ...entry.definition, ...schema };
   if (entry.path === undefined) {
-    const source = entry.definition.source;
+    const source = parsed.source;
     // Inline files have a digest too: it is how the gateway names them.
     const digest =
       source !== undefined && 'files' in source
         ? treeDigest(treeFromFiles(source.files))
         : undefined;
-    return { name: entry.name, definition, ...splitDefinition(entry.definition, digest) };
+    return { name: entry.name, definition, ...splitDefinition(parsed, digest) };
   }
   const sourcePath = path.resolve(manifest.directory, entry.path);
   const tree = await readTree(sourcePath).catch(error => {
@@ -57,8 +59,34 @@ export async function readSource(
     definition: { ...definition, ...withEntry, source: { digest } },
     tree,
     sourcePath,
-    ...splitDefinition({ ...entry.definition, ...withEntry }, digest),
+    ...splitDefinition({ ...parsed, ...withEntry }, digest),
   };
+}
+
+/** The schemas of a function, those that are files read. */
+async function readSchemas(
+  manifest: LoadedManifest,
+  entry: ManifestFunction,
+): Promise<Pick<FunctionDefinition, 'schema'>> {
+  const { schema } = entry.input as FunctionDefinition;
+  if (schema === undefined) return {};
+  const read = { ...schema };
+  for (const [key, file] of Object.entries(entry.schemaPaths) as Array<['in' | 'out', string]>) {
+    const location = path.resolve(manifest.directory, file);
+    try {
+      if (path.relative(manifest.directory, location).startsWith('..'))
+        throw new Error('it lies outside the directory of the manifest');
+      read[key] = JSON.parse(await readFile(location, 'utf8')) as JsonSchema;
+    } catch (error) {
+      const { line, column } = entry.at;
+      const message = `functions.${entry.name}.schema.${key}: ${file} cannot be read: ${(error as Error).message}`;
+      throw new GatewayError('MANIFEST_INVALID', `${manifest.file}:${line}:${column}: ${message}`, {
+        cause: error,
+        issues: [{ path: `functions.${entry.name}.schema.${key}`, message, line, column }],
+      });
+    }
+  }
+  return { schema: read };
 }
 
 /** A source that is a single file is its own entry, whatever it is called. */

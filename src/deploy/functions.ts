@@ -17,6 +17,7 @@ import { suggest } from '../domain/suggest.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
 import type { Identity } from '../invoke/invoke.ts';
+import { compileSchema } from '../invoke/json-schema.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { Log } from '../log.ts';
 import { diskFull, type NewRow, type Store, type VersionRow } from '../store/store.ts';
@@ -86,6 +87,7 @@ export class Functions {
       }
       return this.#options.sources.take(definition, async digest => {
         const { spec, settings } = splitDefinition(definition, digest);
+        await refuseSchemas(spec);
         this.#refuseUnrunnable(spec);
         this.#refuseWithoutSecrets(where.namespace, spec);
         if (entry === undefined) return this.#create(where, spec, settings);
@@ -388,6 +390,12 @@ export class Functions {
       if (this.#turns.get(key) === turn) this.#turns.delete(key);
     }
   }
+}
+
+/** Throws SCHEMA_INVALID. */
+async function refuseSchemas({ schema }: VersionSpec): Promise<void> {
+  if (schema?.in !== undefined) await compileSchema(schema.in, 'schema.in');
+  if (schema?.out !== undefined) await compileSchema(schema.out, 'schema.out');
 }
 
 function digestOf(spec: VersionSpec): string {

@@ -120,6 +120,9 @@ const sourceSchema = z.union([
   }),
 ]);
 
+/** Whether it is a schema at all is found out when it is compiled: see invoke/json-schema.ts. */
+const jsonSchemaSchema = z.union([z.record(z.string(), z.unknown()), z.boolean()]);
+
 /** Everything that a definition may say, as sent to `PUT …/functions/{name}`. */
 export const definitionSchema = z
   .strictObject({
@@ -152,6 +155,9 @@ export const definitionSchema = z
       )
       .optional(),
     buildEnv: envSchema.optional(),
+    schema: z
+      .strictObject({ in: jsonSchemaSchema.optional(), out: jsonSchemaSchema.optional() })
+      .optional(),
     timeout: durationSchema
       .pipe(z.number().min(1, 'at least 1ms').max(definitionLimits.timeoutMsMax, 'at most 1d'))
       .optional(),
@@ -233,6 +239,8 @@ export interface VersionSpec {
   entry?: string;
   handler?: string;
   env: Record<string, string>;
+  /** JSON Schema 2020-12 of what goes in and comes out. Absent where there is none. */
+  schema?: { in?: JsonSchema; out?: JsonSchema };
   /** Absent where it asks for none. */
   secrets?: SecretUse[];
   buildEnv: Record<string, string>;
@@ -254,6 +262,8 @@ export interface FunctionSettings {
   /** What is kept of each call: a record, or with it input and output. `calls` when absent. */
   record?: 'calls' | 'bodies';
 }
+
+export type JsonSchema = Record<string, unknown> | boolean;
 
 export const versionStates = ['building', 'ready', 'failed'] as const;
 export type VersionState = (typeof versionStates)[number];
@@ -312,6 +322,9 @@ export function splitDefinition(
     ...(entry && { entry }),
     ...(handler && { handler }),
     env: definition.env ?? {},
+    ...((definition.schema?.in ?? definition.schema?.out) !== undefined && {
+      schema: definition.schema,
+    }),
     ...((definition.secrets ?? []).length > 0 && { secrets: definition.secrets! }),
     buildEnv: definition.buildEnv ?? {},
     timeoutMs: definition.timeout ?? definitionDefaults.timeoutMs,

@@ -321,6 +321,7 @@ const views = {
       url: text,
       entry: text,
       env: stringMap,
+      schema: { type: 'object' },
       secrets: { type: 'array', items: object({ name: text, as: { enum: ['env', 'file'] } }) },
       buildEnv: stringMap,
       timeout: text,
@@ -337,7 +338,7 @@ const views = {
       buildLog: text,
     },
     [
-      ...['runtime', 'source', 'script', 'url', 'entry', 'secrets'],
+      ...['runtime', 'source', 'script', 'url', 'entry', 'schema', 'secrets'],
       ...['settledAt', 'failure', 'buildLog'],
     ],
   ),

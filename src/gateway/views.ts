@@ -26,6 +26,7 @@ export function versionView(version: LivingVersion, buildLog?: string): VersionV
       entry: `${spec.entry ?? ''}${spec.handler === undefined ? '' : `:${spec.handler}`}`,
     }),
     env: spec.env,
+    ...(spec.schema !== undefined && { schema: spec.schema }),
     ...(spec.secrets !== undefined && { secrets: spec.secrets }),
     buildEnv: spec.buildEnv,
     timeout: formatDuration(spec.timeoutMs),

@@ -1,0 +1,58 @@
+/**
+ * JSON Schema 2020-12 of functions: compiled once a version, checked at every call. The library is loaded with the first
+ * schema. References reach no further than the schema itself: nothing is fetched.
+ */
+import type { Issue } from '../../client/errors.ts';
+import type { JsonSchema } from '../domain/function.ts';
+import { GatewayError } from '../errors.ts';
+
+/** The first thing that is wrong with a value; undefined when it is as the schema says. */
+export type Check = (value: unknown) => Issue | undefined;
+
+export const schemaBytesMax = 65_536;
+
+/** Throws SCHEMA_INVALID; `path` is where the schema stands. */
+export async function compileSchema(schema: JsonSchema, path: string): Promise<Check> {
+  const [{ Ajv2020 }, formats] = await Promise.all([
+    import('ajv/dist/2020.js'),
+    import('ajv-formats'),
+  ]);
+  const bytes = Buffer.byteLength(JSON.stringify(schema));
+  if (bytes > schemaBytesMax)
+    throw refusal(path, `it has ${bytes} bytes; ${schemaBytesMax} are allowed`);
+  if (typeof schema === 'object' && '$async' in schema)
+    throw refusal(path, '$async is no keyword of JSON Schema');
+  // One error is enough to refuse a value, and all of them may take long to find.
+  const ajv = new Ajv2020({ strict: false, allErrors: false, logger: false });
+  formats.default.default(ajv);
+  let validate: ReturnType<typeof ajv.compile>;
+  try {
+    validate = ajv.compile(schema);
+  } catch (error) {
+    throw refusal(path, (error as Error).message);
+  }
+  return value => {
+    if (validate(value)) return undefined;
+    const [{ instancePath, keyword, params, message = 'is not valid' }] = validate.errors! as [
+      NonNullable<typeof validate.errors>[number],
+    ];
+    const at = instancePath
+      .split('/')
+      .slice(1)
+      .map(part => part.replaceAll('~1', '/').replaceAll('~0', '~'));
+    const named = params as { missingProperty?: string; additionalProperty?: string };
+    if (keyword === 'required') at.push(named.missingProperty!);
+    if (keyword === 'additionalProperties') at.push(named.additionalProperty!);
+    const text = keyword === 'required' ? 'is missing' : message;
+    return {
+      path: at.join('.'),
+      message: keyword === 'additionalProperties' ? 'is not expected' : text,
+    };
+  };
+}
+
+function refusal(path: string, what: string): GatewayError {
+  return new GatewayError('SCHEMA_INVALID', `${path} is no JSON Schema 2020-12: ${what}`, {
+    issues: [{ path, message: what }],
+  });
+}

@@ -1,0 +1,122 @@
+/**
+ * Holds what goes in and comes out against the version's schemas, before any of its secrets is fetched. What does not fit
+ * on its way in is the caller's mistake, and nothing runs; on its way out, the function's failure.
+ */
+import type { Issue } from '../../../client/errors.ts';
+import { GatewayError } from '../../errors.ts';
+import {
+  type Body,
+  type Call,
+  failedReply,
+  isStream,
+  type Middleware,
+  type Reply,
+  type Version,
+} from '../invoke.ts';
+import { type Check, compileSchema } from '../json-schema.ts';
+
+interface Checks {
+  in?: Check;
+  out?: Check;
+}
+
+export function validation(options: { bufferedBodyBytesMax: number }): Middleware {
+  const compiled = new WeakMap<Version, Checks | Promise<Checks>>();
+
+  /** A promise only the first time. */
+  function checksOf(version: Version): Checks | Promise<Checks> {
+    const known = compiled.get(version);
+    if (known !== undefined) return known;
+    const compiling = compile(version);
+    compiled.set(version, compiling);
+    compiling.then(
+      checks => compiled.set(version, checks),
+      () => compiled.delete(version),
+    );
+    return compiling;
+  }
+
+  return next =>
+    function withValidation(call, signal) {
+      if (call.version.spec.schema === undefined) return next(call, signal);
+      const checks = checksOf(call.version);
+      if (checks instanceof Promise) return checks.then(withChecks);
+      return withChecks(checks);
+
+      function withChecks(checks: Checks): Promise<Reply> {
+        const error = checks.in === undefined ? undefined : refuse(call, checks.in);
+        if (error !== undefined) return Promise.reject(error);
+        const reply = next(call, signal);
+        const { out } = checks;
+        if (out === undefined) return reply;
+        return reply.then(answer => checked(answer, out, options.bufferedBodyBytesMax));
+      }
+    };
+}
+
+/** Whether input has to be there as a whole before the call begins. */
+export function validatesInput({ spec }: Version): boolean {
+  return spec.schema?.in !== undefined;
+}
+
+async function compile({ spec }: Version): Promise<Checks> {
+  const { schema } = spec;
+  return {
+    ...(schema?.in !== undefined && { in: await compileSchema(schema.in, 'schema.in') }),
+    ...(schema?.out !== undefined && { out: await compileSchema(schema.out, 'schema.out') }),
+  };
+}
+
+function refuse(call: Call, check: Check): GatewayError | undefined {
+  // What had no room to be gathered was passed on as it comes: it cannot be looked at.
+  if (isStream(call.body)) {
+    const detail = 'too many bodies are being read; this one could not be held against its schema';
+    return new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
+  }
+  const issue = issueIn(call.body, check);
+  if (issue === undefined) return undefined;
+  const where = issue.path === '' ? 'the body' : issue.path;
+  return new GatewayError('INPUT_INVALID', `${where} ${issue.message}`, { issues: [issue] });
+}
+
+function issueIn(bytes: Uint8Array, check: Check): Issue | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(textOf(bytes));
+  } catch {
+    return { path: '', message: bytes.length === 0 ? 'is empty' : 'is not JSON' };
+  }
+  return check(value);
+}
+
+function textOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
+}
+
+/** Only successes are held against the schema: an error's body says what went wrong. */
+async function checked(reply: Reply, check: Check, bytesMax: number): Promise<Reply> {
+  if (reply.failure !== undefined || reply.status < 200 || reply.status > 299) return reply;
+  const body = await whole(reply.body, bytesMax);
+  if (body === undefined) {
+    const message = `the answer is longer than ${bytesMax} bytes, and its schema needs it whole`;
+    return failedReply({ reason: 'reply-invalid', message });
+  }
+  const issue = issueIn(body, check);
+  if (issue === undefined) return { ...reply, body };
+  const where = issue.path === '' ? 'it' : issue.path;
+  const message = `the answer is not as schema.out says: ${where} ${issue.message}`;
+  return failedReply({ reason: 'reply-invalid', message });
+}
+
+/** Undefined when it is too long. */
+async function whole(body: Body, bytesMax: number): Promise<Uint8Array | undefined> {
+  if (!isStream(body)) return body;
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > bytesMax) return undefined;
+    chunks.push(Uint8Array.from(chunk));
+  }
+  return Buffer.concat(chunks, bytes);
+}
