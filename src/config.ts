@@ -27,6 +27,8 @@ export interface Config {
   /** PATH of build tools; functions get a fixed one. */
   path: string;
   npmExecPath: string | undefined;
+  /** Undefined: below the data directory. */
+  goCache: string | undefined;
   toolEnv: Record<string, string>;
 }
 
@@ -163,6 +165,12 @@ export const settings = {
     default: '1Gi',
     help: 'recorded bodies on disk; beyond, the oldest go',
   },
+  goCache: {
+    flag: 'goCache',
+    env: 'FNWAY_GO_CACHE',
+    default: '',
+    help: 'directory for Go’s standard library, compiled once for all functions; else one below the data directory',
+  },
   connectionsMax: {
     flag: 'connectionsMax',
     env: 'FNWAY_CONNECTIONS_MAX',
@@ -246,7 +254,7 @@ export const commandLineSettings: readonly SettingName[] = [
 
 /** Of the machine's environment: what installers may see. */
 const toolVariables =
-  /^(?:PIP_\w+|npm_config_(?:registry|userconfig|proxy|https_proxy|noproxy|cafile|strict_ssl)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS)$/;
+  /^(?:PIP_\w+|GO(?:PROXY|NOPROXY|PRIVATE|SUMDB|NOSUMDB|INSECURE|AUTH|TOOLCHAIN)|npm_config_(?:registry|userconfig|proxy|https_proxy|noproxy|cafile|strict_ssl)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY|SSL_CERT_FILE|SSL_CERT_DIR|REQUESTS_CA_BUNDLE|NODE_EXTRA_CA_CERTS)$/;
 
 /** PATH where nobody has said another: the machine's own programs, not those of whoever started the gateway. */
 export const systemPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -314,6 +322,7 @@ export function parseConfig(
     limits: parseLimits({ integer, duration, size }),
     path: env.PATH ?? systemPath,
     npmExecPath: env.npm_execpath,
+    goCache: text('goCache') === '' ? undefined : resolve(text('goCache')),
     toolEnv: Object.fromEntries(
       Object.entries(env).filter(([key, value]) => value !== undefined && toolVariables.test(key)),
     ) as Record<string, string>,

@@ -145,6 +145,7 @@ async function build(
     toolEnv: { ...config.toolEnv, [markVariable]: data.mark },
     processes: processes.keeper,
     timeoutMs: limits.buildMsMax,
+    goCache: config.goCache ?? join(data.codePath, 'go-cache'),
   });
 
   const registry = new Registry({

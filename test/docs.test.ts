@@ -24,6 +24,8 @@ test('generated reference pages are up to date', () => {
 const noLimits: Record<string, string> = {
   'src/build/tool.ts outputBytesMax': 'of one tool, read for its errors',
   'src/telemetry/output.ts removedMax': 'how many removed functions are remembered',
+  'src/build/go.ts errorsMax': 'how much of a build log is in a message',
+  'src/driver/process/warm.ts earlyBytesMax': 'output that is on its way to the log',
   'src/domain/json-error.ts depthMax': 'where the search for a mistake in JSON gives up',
   'src/domain/suggest.ts wordCharsMax': 'a word for which a similar one is looked for',
   'src/invoke/invoke.ts rememberedBytesMax': 'a cache',

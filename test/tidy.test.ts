@@ -14,7 +14,7 @@ const sources = globSync('{src,client,sdk}/**/*.ts', { cwd: root }).filter(
 const tests = globSync('{src,client,sdk,test,runtimes}/**/*.test.ts', { cwd: root });
 
 /** All code that people read and change, tests included. */
-const everything = globSync('{src,client,sdk,runtimes,scripts,bench,test}/**/*.{ts,mjs,py,sh}', {
+const everything = globSync('{src,client,sdk,runtimes,scripts,bench,test}/**/*.{ts,mjs,py,sh,go}', {
   cwd: root,
   exclude: path => path.includes('node_modules'),
 });
@@ -242,6 +242,8 @@ function functionsOf(file: string): Found[] {
 }
 
 function functionName(line: string): string | undefined {
+  const inGo = /^func (?:\([^)]*\) )?(\w+)/.exec(line);
+  if (inGo !== null) return inGo[1];
   const declared = /^\s*(?:export )?(?:async )?function\*? ?(\w*)/.exec(line);
   if (declared !== null) return declared[1];
   if (/=> \{$/.test(line)) return line.trim();

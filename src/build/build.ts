@@ -1,6 +1,6 @@
 /**
  * Builds: turns a source tree that is written to a directory into something a runtime can load.
- * Finds the entry, installs dependencies, compiles TypeScript; adds files to the directory, as the
+ * Finds the entry, installs dependencies, compiles TypeScript and Go; adds files to the directory, as the
  * function's user. Not for where sources and versions are kept, nor for loading. A user's mistake
  * is a value, never an exception.
  * Invariant: the gateway itself reads the directory only before the first tool runs, and writes
@@ -16,6 +16,7 @@ import type { VersionFailure } from '../domain/function.ts';
 import { GatewayError } from '../errors.ts';
 import { BuildLog } from './build-log.ts';
 import type { BuildTools } from './find-tools.ts';
+import { compileGo, GoCache } from './go.ts';
 import { type InstallOptions, installWithNpm } from './npm.ts';
 import { installWithPip } from './pip.ts';
 import { pathProblem } from './source.ts';
@@ -38,7 +39,11 @@ export interface BuildRequest {
   allowScripts: boolean;
   /** The function's user; absent when the gateway does not run as root. */
   identity?: Identity;
-  compile: 'typescript' | 'none';
+  compile: 'typescript' | 'go' | 'none';
+  /** As the definition names it: Go's is compiled in. */
+  handler?: string;
+  /** Where the runtime's own files can be read by the function's user. */
+  runtimeDirectory?: string;
   /** The runtime's command is Python: without one the version could never run. */
   needsPython?: boolean;
 }
@@ -73,6 +78,8 @@ export interface BuilderOptions {
   outputBytesMax?: number;
   /** Builds at once; others wait. */
   buildsMax?: number;
+  /** Where Go's standard library is kept compiled for all builds; each compiles it anew without one. */
+  goCache?: string;
   /** Where installers get a home directory; every function's user must be able to enter it. */
   tempDirectory?: string;
 }
@@ -95,10 +102,12 @@ class ToolBuilder implements Builder {
   readonly #closing = new AbortController();
   readonly #running = new Set<Promise<unknown>>();
   readonly #waiting: (() => void)[] = [];
+  readonly #goCache: GoCache;
   #places = 0;
 
   constructor(options: BuilderOptions) {
     this.#options = options;
+    this.#goCache = new GoCache(options.goCache);
   }
 
   async build(request: BuildRequest, signal: AbortSignal): Promise<BuildResult> {
@@ -167,7 +176,8 @@ class ToolBuilder implements Builder {
       ...(this.#options.processes !== undefined && { processes: this.#options.processes }),
     });
     try {
-      const result = await runSteps(request, { runner, tools: this.#options.tools });
+      const { tools } = this.#options;
+      const result = await runSteps(request, { runner, tools, goCache: this.#goCache });
       return { ...result, log: log.text() };
     } catch (error) {
       if (stop.aborted) throw stop.reason;
@@ -196,7 +206,7 @@ type StepsResult = { ok: true; entry: string } | { ok: false; failure: VersionFa
 
 async function runSteps(
   request: BuildRequest,
-  context: { runner: ToolRunner; tools: BuildTools },
+  context: { runner: ToolRunner; tools: BuildTools; goCache: GoCache },
 ): Promise<StepsResult> {
   if (request.needsPython && context.tools.python === undefined) {
     const message =
@@ -213,6 +223,7 @@ async function runSteps(
 
   const installed = await installDependencies(request, context);
   if (installed !== undefined) return { ok: false, failure: installed };
+  if (request.compile === 'go') return compileGo({ ...request, entry }, context);
   if (plan === undefined) return { ok: true, entry };
   const failure = await compileTypeScript(plan, context);
   return failure === undefined ? { ok: true, entry: plan.output } : { ok: false, failure };

@@ -1,5 +1,5 @@
 /**
- * Finds the programs that builds run: npm, Python, esbuild. Looks only, runs nothing; done once at
+ * Finds the programs that builds run: npm, Python, esbuild, Go. Looks only, runs nothing; done once at
  * start. A tool that the functions' users cannot reach counts as absent, because the build runs as
  * them.
  */
@@ -14,6 +14,7 @@ export interface BuildTools {
   npmCli: string | undefined;
   python: string | undefined;
   esbuild: string | undefined;
+  go: string | undefined;
 }
 
 export interface FindToolsOptions {
@@ -32,6 +33,7 @@ export function findTools(options: FindToolsOptions): BuildTools {
     npmCli: findNpm(options),
     python: findPython(options),
     esbuild: findEsbuild(),
+    go: findGo(options),
   };
 }
 
@@ -84,6 +86,15 @@ function findPython({ path: directories, reachable }: FindToolsOptions): string 
     if (real === undefined || !isExecutable(real)) continue;
     // The name as found is kept: a virtual environment is known by it.
     if (reachable(candidate) && reachable(real)) return candidate;
+  }
+  return undefined;
+}
+
+/** Where its own distribution is unpacked counts too: a gateway's PATH often leaves it out. */
+function findGo({ path: directories, reachable }: FindToolsOptions): string | undefined {
+  for (const directory of [...searchPath(directories), '/usr/local/go/bin']) {
+    const real = realFile(path.join(directory, 'go'));
+    if (real !== undefined && isExecutable(real) && reachable(real)) return real;
   }
   return undefined;
 }

@@ -28,6 +28,12 @@ export interface ToolRunnerOptions {
   processes?: { add(processGroup: number): void; remove(processGroup: number): void };
 }
 
+export interface RunPlace {
+  /** A home directory that is removed after the build. */
+  home?: boolean;
+  asGateway?: { directory: string; env: Readonly<Record<string, string>> } | undefined;
+}
+
 export type ToolOutcome =
   | { kind: 'exited'; status: number | null; signal: string | null; output: string }
   /** The file is missing or this user may not run it. */
@@ -50,17 +56,31 @@ export class ToolRunner {
     return this.#options.directory;
   }
 
-  /** Rejects with the signal's reason when it is aborted. */
-  async run(command: string, args: string[], { home = false } = {}): Promise<ToolOutcome> {
+  /** Aborted when the build is over for whatever reason but its own. */
+  get signal(): AbortSignal {
+    return this.#options.signal;
+  }
+
+  /**
+   * Rejects with the signal's reason when it is aborted. `asGateway`: runs as the gateway's own user, for what touches nothing
+   * of the function's; therefore in another place and with an environment in which nothing is of the function's either.
+   */
+  async run(
+    command: string,
+    args: string[],
+    { home = false, asGateway }: RunPlace = {},
+  ): Promise<ToolOutcome> {
     const { env, log } = this.#options;
     const place = home ? await this.#openHome() : undefined;
     // What we put in front of all code is of no interest to whoever reads how theirs was built.
     const told = args.filter(arg => !arg.startsWith('--banner'));
     log.append(`$ ${[path.basename(command), ...told].join(' ')}\n`);
-    return this.#spawn(command, args, {
-      ...env,
-      ...(place !== undefined && { HOME: place, TMPDIR: place }),
-    });
+    return this.#spawn(
+      command,
+      args,
+      asGateway?.env ?? { ...env, ...(place !== undefined && { HOME: place, TMPDIR: place }) },
+      { asGateway },
+    );
   }
 
   /** Removes what the runner made for itself. Idempotent. */
@@ -75,7 +95,7 @@ export class ToolRunner {
     // Its owner empties it: root walking a tree that another user may still change could be led out
     // of it.
     const never = new AbortController().signal;
-    await this.#spawn('/bin/rm', ['-rf', '--', home], {}, never);
+    await this.#spawn('/bin/rm', ['-rf', '--', home], {}, { signal: never });
     await rmdir(home).catch(() => {});
   }
 
@@ -90,11 +110,14 @@ export class ToolRunner {
   #spawn(
     command: string,
     args: string[],
-    env: Record<string, string>,
-    signal = this.#options.signal,
+    env: Readonly<Record<string, string>>,
+    how: { signal?: AbortSignal; asGateway?: RunPlace['asGateway'] },
   ): Promise<ToolOutcome> {
+    const { log, clock, processes } = this.#options;
+    const { signal = this.#options.signal } = how;
+    const directory = how.asGateway?.directory ?? this.#options.directory;
+    const identity = how.asGateway === undefined ? this.#options.identity : undefined;
     signal.throwIfAborted();
-    const { directory, identity, log, clock, processes } = this.#options;
     const output = new BuildLog(outputBytesMax);
     return new Promise((resolve, reject) => {
       let child: ChildProcess;

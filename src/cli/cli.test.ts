@@ -249,6 +249,7 @@ test('new writes a sample and its entry, keeps comments, and overwrites nothing'
   const text = readFileSync(file, 'utf8');
   assert.match(text, /auth: none # open to all/);
   assert.match(text, /two:\n {4}runtime: shell\n {4}source: \.\/two\n/);
+  assert.match((await run('golang', 'three')).stderr, /Did you mean go\?/);
   for (const args of [
     ['node', 'one'],
     ['nod', 'three'],
@@ -302,4 +303,20 @@ test('a mistake names the help of the command that it is in', async () => {
   const { code, stderr } = await fnway(['token', 'rotate']);
   assert.equal(code, 2);
   assert.match(stderr, /See `fnway token rotate --help`\./);
+});
+
+test('new writes the sample of each runtime', async () => {
+  const project = path.join(directory, 'samples');
+  mkdirSync(project);
+  const samples = {
+    node: 'handler.ts',
+    python: 'handler.py',
+    go: 'handler.go',
+    shell: 'handler.sh',
+  };
+  for (const [runtime, file] of Object.entries(samples)) {
+    const { code, stdout } = await fnway(['new', runtime, `a-${runtime}`], { cwd: project });
+    assert.equal(code, 0);
+    assert.match(stdout, new RegExp(`a-${runtime}/ \\(${file.replace('.', '\\.')}`));
+  }
 });

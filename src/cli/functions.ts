@@ -67,7 +67,7 @@ function addDeploy(program: Command, contextOf: ContextOf): void {
     .command('deploy')
     .description('create or change one function without a manifest')
     .argument('<name>', 'name of the function')
-    .option('--runtime <name>', 'runtime of the source: node, python, shell, …')
+    .option('--runtime <name>', 'runtime of the source: node, python, go, shell, …')
     .option('--source <path>', 'directory or file to upload')
     .option('--script <text>', 'inline shell, instead of a source')
     .option('--http <url>', 'address of a server that already runs, instead of a source')

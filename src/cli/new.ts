@@ -80,6 +80,7 @@ async function sampleOf(runtime: string, more: readonly string[]): Promise<strin
     ts: 'node',
     js: 'node',
     py: 'python',
+    golang: 'go',
     sh: 'shell',
     bash: 'shell',
   };

@@ -332,6 +332,8 @@ export class Versions {
         buildEnv: spec.buildEnv,
         allowScripts: spec.allowScripts,
         compile: runtime.compile,
+        runtimeDirectory: runtime.directory,
+        ...(spec.handler !== undefined && { handler: spec.handler }),
         needsPython: runtime.command.includes('{python}'),
         ...(identity !== undefined && { identity }),
       },

@@ -252,7 +252,7 @@ test('an unknown runtime is refused with the nearest one', async () => {
     ['pyton', 'did you mean python?'],
     ['nodejs', 'did you mean node?'],
     ['shel', 'did you mean shell?'],
-    ['cobol', 'it has node, python, shell'],
+    ['cobol', 'it has go, node, python, shell'],
   ]) {
     const response = await send('PUT', `${base}/refused`, { runtime, source });
     const problem = await problemOf(response, { status: 422, code: 'RUNTIME_NOT_FOUND' }, runtime);

@@ -213,7 +213,7 @@ test('a runtime of a user is there beside the others, and may replace one', asyn
   try {
     const { items } = await gateway.client.listRuntimes();
     const names = items.map(item => item.name).sort();
-    assert.deepEqual(names, ['mine', 'node', 'python', 'shell']);
+    assert.deepEqual(names, ['go', 'mine', 'node', 'python', 'shell']);
     await gateway.put('text', { runtime: 'mine', source: { files: { 'text.txt': 'a text' } } });
     assert.equal(await (await gateway.call('/function/text')).text(), 'a text');
   } finally {

@@ -10,9 +10,10 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { waitFor } from '../../src/testing/index.ts';
+import { findGo, goCache, waitFor } from '../../src/testing/index.ts';
 
 const root = join(import.meta.dirname, '../..');
+const { needsGo } = findGo(process.env.PATH ?? '');
 const limit = { timeout: 120_000 };
 let directory: string;
 let url: string;
@@ -28,6 +29,7 @@ before(async () => {
     PATH: `${join(root, 'node_modules/.bin')}:${rest.PATH}`,
     FNWAY_PORT: new URL(url).port,
     FNWAY_URL: url,
+    FNWAY_GO_CACHE: goCache,
   };
   const gateway = spawn('fnway', ['serve'], { cwd: directory, env: environment });
   const exited = new Promise(resolve => gateway.once('exit', resolve));
@@ -92,6 +94,15 @@ test('the commands of docs/guides/dependencies.md install a package', limit, asy
   const [node, python] = await outputsOf('docs/guides/dependencies.md');
   assert.match(node!, /a-b\n$/);
   assert.match(python!, /a-b\n$/);
+});
+
+test('the commands of docs/guides/go.md build, and name the line that does not', {
+  ...needsGo,
+  timeout: 300_000,
+}, async () => {
+  const [built, broken] = await outputsOf('docs/guides/go.md');
+  assert.match(built!, /3 words\n$/);
+  assert.match(broken!, /words version 2: handler\.go:15:11: undefined: x\n/);
 });
 
 test('the commands of docs/reference/api.md make a function', async () => {

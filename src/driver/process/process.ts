@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import type { Masks } from '../../auth/masks.ts';
 import type { Clock } from '../../clock.ts';
 import type { VersionFailure } from '../../domain/function.ts';
-import type { Runtime } from '../../domain/runtime.ts';
+import { type Runtime, startsEntry } from '../../domain/runtime.ts';
 import { formatDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
 import { newId } from '../../ids.ts';
@@ -132,7 +132,7 @@ class Processes implements ProcessDriver {
         new WarmPool({
           ...options,
           ...parts,
-          runtime: { ...runtime, warm: options.warm ?? runtime.warm },
+          runtime: { ...runtime, warm: startsEntry(runtime) ? 0 : (options.warm ?? runtime.warm) },
         }),
       );
     }
@@ -209,11 +209,15 @@ class Processes implements ProcessDriver {
     const given = this.#secrets.give(version);
     const env = { ...this.#environment(version), ...given.env };
     const names = [...Object.keys(version.spec.env), ...Object.keys(given.env)];
-    const special = names.some(key => startVariables.test(key));
+    const special = startsEntry(runtime) || names.some(key => startVariables.test(key));
     const { identity } = files;
     const release = identity === undefined ? () => {} : this.#options.users.hold(identity.uid);
+    const how = { env, special, given };
     try {
-      const started = await this.#startLinkedAs(version, pool, { env, special, given });
+      const started = await this.#startLinkedAs(version, pool, how).catch(error => {
+        if (!startsEntry(runtime) || error.code !== 'INSTANCE_NOT_STARTED') throw error;
+        return { ok: false as const, failure: failureOfProgram(error.message, files.directory) };
+      });
       if (started.ok) void started.instance.exited.then(release);
       else release();
       return started;
@@ -229,7 +233,10 @@ class Processes implements ProcessDriver {
     how: { env: Record<string, string>; special: boolean; given: GivenSecrets },
   ): Promise<Started> {
     const { env, special } = how;
-    const linked = special ? await pool.startWith(env, version.files!.identity) : await pool.take();
+    const { directory, entry, identity } = version.files!;
+    const linked = special
+      ? await pool.startWith({ env, identity, entry: join(directory, entry) })
+      : await pool.take();
     try {
       return await this.#load(version, linked, how);
     } catch (error) {
@@ -263,6 +270,7 @@ class Processes implements ProcessDriver {
       ...(how.special ? {} : files.identity),
       ...linked.loadExtras,
       concurrency: version.concurrency,
+      memoryBytes: version.spec.memoryBytes,
       bufferedBodyBytesMax,
     });
     // All else after LOAD is sent, so that the process works meanwhile.
@@ -397,6 +405,17 @@ function notBuilt({ name, number }: Version): GatewayError {
       remedy: 'The gateway makes them again when it starts. Deploy the function again to try now.',
     },
   );
+}
+
+/** A function that is a program of its own runs code of its user's before it says HELLO. */
+function failureOfProgram(message: string, directory: string): VersionFailure {
+  const told = message.replaceAll(`${directory}/`, '');
+  const [, file, line] = /^\t([^/\s:][^\s:]*):(\d+)/m.exec(told) ?? [];
+  return {
+    code: 'LOAD_FAILED',
+    message: told.replace(/\n+goroutine \d+ [\s\S]*$/, ''),
+    ...(file !== undefined && { file, line: Number(line) }),
+  };
 }
 
 function failureOf(problem: LinkProblem): VersionFailure {

@@ -127,12 +127,15 @@ export class WarmPool {
     return this.#start({ awaited: true });
   }
 
-  /** A process of its own, outside the pool, whose environment must act when the interpreter starts. */
-  async startWith(env: Record<string, string>, identity: Identity | undefined): Promise<Linked> {
-    const { runtime } = this.#options;
-    const command = commandOf(runtime, runtime.command, {
-      interpreters: this.#options.interpreters,
-    });
+  /** A process of its own, outside the pool: its environment must act when it starts, or it is one function's program. */
+  async startWith(how: {
+    env: Record<string, string>;
+    identity: Identity | undefined;
+    entry: string;
+  }): Promise<Linked> {
+    const { runtime, interpreters } = this.#options;
+    const { env, identity, entry } = how;
+    const command = commandOf(runtime, runtime.command, { interpreters, entry });
     const words = runtime.fork ? [...command.filter(word => word !== '-I'), '--direct'] : command;
     return this.#startProcess(words, { ...env, ...awaitedEnv }, identity);
   }
@@ -173,18 +176,14 @@ export class WarmPool {
       stdin: 'ignore',
       ...(identity !== undefined && { identity }),
     });
-    let early = '';
-    const gather = (chunk: Buffer) => {
-      early = (early + chunk.toString('utf8')).slice(-2000);
-    };
-    child.stdout.on('data', gather);
-    child.stderr.on('data', gather);
-    void child.exited.then(status =>
+    const early = new EarlyOutput(child);
+    void child.exited.then(status => {
+      const said = early.text();
       links.forget(
         secret,
-        `the ${runtime.name} process ended before it was ready (${status})${early === '' ? '' : `: ${early.trim()}`}`,
-      ),
-    );
+        `the ${runtime.name} process ended before it was ready (${status})${said === '' ? '' : `: ${said}`}`,
+      );
+    });
     try {
       const { link } = await links.expect(secret, startMsMax);
       return {
@@ -192,10 +191,7 @@ export class WarmPool {
         pid: child.pid,
         enclosed: this.#enclose(child.pid, link),
         loadExtras: {},
-        output(onStdout, onStderr) {
-          child.stdout.off('data', gather).on('data', onStdout);
-          child.stderr.off('data', gather).on('data', onStderr);
-        },
+        output: (onStdout, onStderr) => early.handOver(onStdout, onStderr),
         exited: child.exited,
         kill: () => child.kill(),
       };
@@ -287,6 +283,44 @@ export class WarmPool {
 }
 
 const refillDelayMs = 20;
+
+/** What a process writes before it is an instance: why it did not start, or the first of its log. */
+class EarlyOutput {
+  readonly #child: Child;
+  readonly #chunks: Array<{ stream: 'stdout' | 'stderr'; chunk: Buffer }> = [];
+  readonly #gather = {
+    stdout: (chunk: Buffer) => this.#keep('stdout', chunk),
+    stderr: (chunk: Buffer) => this.#keep('stderr', chunk),
+  };
+  #bytes = 0;
+
+  constructor(child: Child) {
+    this.#child = child;
+    child.stdout.on('data', this.#gather.stdout);
+    child.stderr.on('data', this.#gather.stderr);
+  }
+
+  #keep(stream: 'stdout' | 'stderr', chunk: Buffer): void {
+    this.#chunks.push({ stream, chunk });
+    this.#bytes += chunk.length;
+    while (this.#bytes > earlyBytesMax) this.#bytes -= this.#chunks.shift()!.chunk.length;
+  }
+
+  /** Its end, in which the reason most likely is. */
+  text(): string {
+    const all = Buffer.concat(this.#chunks.map(({ chunk }) => chunk));
+    return all.toString('utf8').slice(-2000).trim();
+  }
+
+  handOver(onStdout: (chunk: Buffer) => void, onStderr: (chunk: Buffer) => void): void {
+    this.#child.stdout.off('data', this.#gather.stdout).on('data', onStdout);
+    this.#child.stderr.off('data', this.#gather.stderr).on('data', onStderr);
+    for (const { stream, chunk } of this.#chunks.splice(0))
+      (stream === 'stdout' ? onStdout : onStderr)(chunk);
+  }
+}
+
+const earlyBytesMax = 65_536;
 
 /** Tells a process that somebody waits for it: what only makes the first call faster would delay that one. */
 const awaitedEnv = { FNWAY_AWAITED: 'true' };

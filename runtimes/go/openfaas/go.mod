@@ -1,0 +1,3 @@
+module github.com/openfaas/templates-sdk
+
+go 1.18
