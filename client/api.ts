@@ -10,7 +10,8 @@ export interface FunctionDefinition {
   /** Inline files (name → text), or the digest of an uploaded archive. */
   source?: { files: Record<string, string> } | { digest: string };
   script?: string;
-  http?: { url: string };
+  /** `operation`: the server takes and answers a flat map of strings. */
+  http?: { url: string; convention?: 'operation' };
   image?: string;
   command?: string[];
   port?: number;
@@ -30,6 +31,13 @@ export interface FunctionDefinition {
   /** What is kept of each call: its record, or with it what went in and came out. */
   record?: 'calls' | 'bodies';
   stream?: boolean;
+  /** Of a script: literal arguments, then the values of these keys of the JSON body. */
+  args?: string[];
+  argKeys?: string[];
+  /** Of a script: exit statuses that are no failure. */
+  allowExitCodes?: number[] | 'any';
+  /** Of a script: answer `{ output, error }`, or with a key `operation.KEY.output` and so on. */
+  result?: ScriptResult;
   allowScripts?: boolean;
   labels?: Record<string, string>;
   description?: string;
@@ -48,6 +56,7 @@ export interface SecretView {
   name: string;
   updatedAt: string;
 }
+export type ScriptResult = 'json' | { key: string };
 
 export type VersionState = 'building' | 'ready' | 'failed';
 
@@ -76,6 +85,11 @@ export interface VersionView {
   timeout: string;
   memory: string;
   stream: boolean;
+  convention?: 'operation';
+  args?: string[];
+  argKeys?: string[];
+  allowExitCodes?: number[] | 'any';
+  result?: ScriptResult;
   allowScripts: boolean;
   createdAt: string;
   settledAt?: string;

@@ -10,6 +10,7 @@ import { pathLimits, sourceLimits } from '../src/build/source.ts';
 import { manifestLimits } from '../src/cli/yaml-reader.ts';
 import { commandLineSettings, settings } from '../src/config.ts';
 import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
+import { operationLimits } from '../src/domain/operation.ts';
 import { recordLimits } from '../src/domain/record.ts';
 import type { Runtime } from '../src/domain/runtime.ts';
 import { maskedCharsMin, secretLimits } from '../src/domain/secret.ts';
@@ -46,7 +47,7 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   SCHEMA_INVALID:
     '`schema.in` or `schema.out` of a definition is no JSON Schema, is too long, or refers to something outside itself.',
   INPUT_INVALID:
-    'The body of a call is not what the function’s `schema.in` says; `issues` has the path.',
+    'The body of a call is not what the function’s `schema.in`, its `argKeys` or its convention say; `issues` has the path.',
   MIDDLEWARE_INVALID:
     'At the start: a module of `--middleware` lies outside the working directory, does not load, or is no middleware.',
   MIDDLEWARE_FAILED: 'A middleware threw, or returned what is no answer. Only this call fails.',
@@ -220,6 +221,8 @@ function definitionRows(): string {
     row('instancesMax', `${instances.max} by default`, count(limits.instancesMax), 'instances.max'),
     row('envKeysMax', 'variables', count(limits.envKeysMax), 'env`, `buildEnv'),
     row('envBytesMax', 'those as JSON', bytes(limits.envBytesMax), 'env`, `buildEnv'),
+    row('argsMax', 'arguments, and keys of arguments', count(limits.argsMax), 'args`, `argKeys'),
+    row('argCharsMax', 'one of them', count(limits.argCharsMax), 'args`, `argKeys'),
     row('scriptBytesMax', 'inline script', bytes(limits.scriptBytesMax), 'script'),
     row(
       'sourceFilesMax',
@@ -282,6 +285,8 @@ ${setting('connectionsMax', 'connections of clients at once; 1 to 1,000,000', 'a
 | \`slotsMax\` | calls in flight in the gateway | ${count(slotsMax)} | fixed | ${error('FUNCTION_BUSY')} |
 ${setting('bufferedBodyBytesMax', 'body for a handler that needs it whole: event style, Python, shell', error('BODY_TOO_LARGE'))}
 ${setting('bufferedBodyBytesMax', 'answer of a script without `stream`', failed('reply-invalid'))}
+| \`argumentsBytesMax\` | values of \`argKeys\` together | ${count(operationLimits.argumentsBytesMax)} bytes | fixed | ${error('INPUT_INVALID')} |
+| \`answerBytesMax\` | answer of a server with \`convention: operation\` | ${bytes(operationLimits.answerBytesMax)} | fixed | ${failed('reply-invalid')} |
 | \`payloadBytesMax / 2\` | headers of a Node handler’s answer | ${bytes(payloadBytesMax / 2)} | fixed | ${failed('reply-invalid')} |
 | \`payloadBytesMax\` | headers of a Python handler’s answer | ${bytes(payloadBytesMax)} | fixed | ${failed('reply-invalid')} |
 | \`statusCode\` | status of an answer | 200 to 599 | fixed | ${failed('reply-invalid')} |

@@ -26,6 +26,7 @@ const noLimits: Record<string, string> = {
   'src/telemetry/output.ts removedMax': 'how many removed functions are remembered',
   'src/build/go.ts errorsMax': 'how much of a build log is in a message',
   'src/driver/process/warm.ts earlyBytesMax': 'output that is on its way to the log',
+  'src/driver/http-operation.ts shownCharsMax': 'of a wrong answer, in a message',
   'src/domain/json-error.ts depthMax': 'where the search for a mistake in JSON gives up',
   'src/domain/suggest.ts wordCharsMax': 'a word for which a similar one is looked for',
   'src/invoke/invoke.ts rememberedBytesMax': 'a cache',
@@ -114,7 +115,14 @@ test('the page of the manifest names every key that a definition may have', () =
   const told = new Set(
     [...table].flatMap(([, cell]) => [...cell!.matchAll(/`([^`]+)`/g)].map(([, key]) => key!)),
   );
-  const nested = ['http.url', 'source.files', 'instances.min', 'instances.max', 'instances.idle'];
+  const nested = [
+    'http.url',
+    'http.convention',
+    'source.files',
+    'instances.min',
+    'instances.max',
+    'instances.idle',
+  ];
   const heads = new Set(nested.map(key => key.split('.')[0]!));
   const keys = Object.keys(definitionSchema.shape).filter(
     key => key === 'source' || !heads.has(key),

@@ -307,7 +307,8 @@ function addUnknownKey(
 
 const nestedKeys: Record<string, readonly string[]> = {
   instances: ['min', 'max', 'idle'],
-  http: ['url'],
+  http: ['url', 'convention'],
+  result: ['key'],
   source: ['files'],
 };
 

@@ -89,6 +89,17 @@ for (const [name, wanted, had] of [
     { ...base, env: { A: '1', B: 'true' } },
   ],
   ['keys in another order', { ...base, env: { A: 1, B: 2 } }, { ...base, env: { B: 2, A: 1 } }],
+  [
+    'how a script is called',
+    { script: 'x', args: ['a'], argKeys: ['b'], allowExitCodes: [1], result: { key: 'k' } },
+    { script: 'x', args: ['a'], argKeys: ['b'], allowExitCodes: [1], result: { key: 'k' } },
+  ],
+  ['an empty list', { script: 'x', args: [] }, { script: 'x' }],
+  [
+    'a convention',
+    { http: { url: 'http://a', convention: 'operation' } },
+    { http: { url: 'http://a', convention: 'operation' } },
+  ],
   ['a handler alone', { ...base, entry: ':go' }, { ...base, entry: ':go' }],
 ] as [string, FunctionDefinition, FunctionDefinition][]) {
   test(`${name} is unchanged`, () => {

@@ -6,7 +6,7 @@
  */
 import type { FunctionView, VersionView } from '../../client/api.ts';
 import type { ErrorCode } from '../../client/errors.ts';
-import { canonicalJson, type VersionSpec } from '../domain/function.ts';
+import { canonicalJson, operationParts, type VersionSpec } from '../domain/function.ts';
 import { suggest } from '../domain/suggest.ts';
 import { formatDuration, formatSize, parseDuration, parseSize } from '../domain/units.ts';
 import type { Desired } from './sources.ts';
@@ -126,6 +126,8 @@ function specOf(view: VersionView): VersionSpec {
     memoryBytes: parseSize(view.memory) ?? Number.NaN,
     stream: view.stream,
     allowScripts: view.allowScripts,
+    ...(view.convention !== undefined && { convention: view.convention }),
+    ...operationParts(view),
   };
 }
 

@@ -4,11 +4,13 @@
  */
 
 import { createHash } from 'node:crypto';
+import type { Issue } from '../../client/errors.ts';
 import type { Sealer } from '../auth/seal.ts';
 import type { Clock } from '../clock.ts';
 import {
   canonicalJson,
   type Definition,
+  scriptKeys,
   splitDefinition,
   type VersionSpec,
 } from '../domain/function.ts';
@@ -195,7 +197,9 @@ export class Functions {
         'this gateway has no container driver, so it cannot run images',
       );
     }
-    if (spec.kind !== 'source' || runtimes.has(spec.runtime!)) return;
+    if (spec.kind !== 'source') return;
+    const runtime = runtimes.get(spec.runtime!);
+    if (runtime !== undefined) return refuseScriptKeys(spec, runtime);
     const names = [...runtimes.keys()];
     const near = suggest(spec.runtime!, names);
     const hint = near === undefined ? `it has ${names.join(', ')}` : `did you mean ${near}?`;
@@ -400,4 +404,15 @@ async function refuseSchemas({ schema }: VersionSpec): Promise<void> {
 
 function digestOf(spec: VersionSpec): string {
   return createHash('sha256').update(canonicalJson(spec)).digest('hex');
+}
+
+/** A process that answers many calls has no arguments of one. */
+function refuseScriptKeys(spec: VersionSpec, runtime: Runtime): void {
+  if (runtime.protocol === 'stdio') return;
+  const issues = scriptKeys
+    .filter(key => spec[key] !== undefined)
+    .map(key => ({ path: key, message: `${key} is for scripts; ${runtime.name} runs handlers` }));
+  if (issues.length === 0) return;
+  const [{ path, message }] = issues as [Issue];
+  throw new GatewayError('DEFINITION_INVALID', `${path}: ${message}`, { issues });
 }

@@ -4,6 +4,7 @@
  * in FunctionSettings.
  */
 import { z } from 'zod';
+import type { ScriptResult } from '../../client/api.ts';
 import type { FailureReason } from '../../client/errors.ts';
 import { type SecretUse, secretLimits, secretUseSchema } from './secret.ts';
 import { parseDuration, parseSize } from './units.ts';
@@ -18,6 +19,8 @@ export const definitionLimits = {
   sourceFilesMax: 1000,
   sourceTextBytesMax: 1_048_576,
   descriptionCharsMax: 1024,
+  argsMax: 64,
+  argCharsMax: 4096,
   concurrencyMax: 10_000,
   instancesMax: 1000,
   timeoutMsMax: 86_400_000,
@@ -122,6 +125,18 @@ const sourceSchema = z.union([
 
 /** Whether it is a schema at all is found out when it is compiled: see invoke/json-schema.ts. */
 const jsonSchemaSchema = z.union([z.record(z.string(), z.unknown()), z.boolean()]);
+const argsSchema = z
+  .array(
+    z
+      .string()
+      .max(definitionLimits.argCharsMax)
+      .refine(text => !text.includes('\0'), 'a NUL byte cannot be in an argument'),
+  )
+  .max(definitionLimits.argsMax, `more than ${definitionLimits.argsMax}`);
+
+const resultKeyPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$/;
+const resultKeyRule =
+  'use 1 to 127 of letters, digits, ., _ and -, starting with a letter or a digit';
 
 /** Everything that a definition may say, as sent to `PUT …/functions/{name}`. */
 export const definitionSchema = z
@@ -139,6 +154,7 @@ export const definitionSchema = z
     http: z
       .strictObject({
         url: z.url({ protocol: /^https?$/, error: 'write an http:// or https:// address' }),
+        convention: z.enum(['operation']).optional(),
       })
       .optional(),
     image: z.string().min(1).optional(),
@@ -167,6 +183,17 @@ export const definitionSchema = z
     auth: z.enum(['token', 'none']).optional(),
     record: z.enum(['calls', 'bodies']).optional(),
     stream: z.boolean().optional(),
+    args: argsSchema.optional(),
+    argKeys: argsSchema.optional(),
+    allowExitCodes: z
+      .union([z.literal('any'), z.array(z.int().min(1).max(255)).max(255)])
+      .optional(),
+    result: z
+      .union([
+        z.literal('json'),
+        z.strictObject({ key: z.string().regex(resultKeyPattern, resultKeyRule) }),
+      ])
+      .optional(),
     allowScripts: z.boolean().optional(),
     labels: z
       .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,126}$/), z.string().max(256))
@@ -215,12 +242,26 @@ export const definitionSchema = z
         ctx.addIssue({ code: 'custom', path: [key], message });
       }
     }
+    for (const key of scriptKeys) {
+      if (definition[key] === undefined) continue;
+      // Which runtimes run scripts is known where they are.
+      if (definition.source === undefined && definition.script === undefined) {
+        ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for scripts only` });
+      }
+    }
+    if (definition.result !== undefined && definition.stream) {
+      const message = 'a result is known when the script has ended; leave out stream';
+      ctx.addIssue({ code: 'custom', path: ['result'], message });
+    }
     for (const key of ['entry', 'buildEnv', 'allowScripts'] as const) {
       if (definition[key] !== undefined && definition.source === undefined) {
         ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for source only` });
       }
     }
   });
+
+/** Keys of what is run as a process for each call. */
+export const scriptKeys = ['args', 'argKeys', 'allowExitCodes', 'result'] as const;
 
 export type Definition = z.output<typeof definitionSchema>;
 
@@ -248,6 +289,13 @@ export interface VersionSpec {
   memoryBytes: number;
   stream: boolean;
   allowScripts: boolean;
+  /** Of `http`: what the server takes and answers; see operation.ts. */
+  convention?: 'operation';
+  /** Of scripts: see operation.ts. */
+  args?: string[];
+  argKeys?: string[];
+  allowExitCodes?: number[] | 'any';
+  result?: ScriptResult;
 }
 
 /** The part that belongs to the function: takes effect at once and is not rolled back. */
@@ -331,6 +379,8 @@ export function splitDefinition(
     memoryBytes: definition.memory ?? definitionDefaults.memoryBytes,
     stream: definition.stream ?? false,
     allowScripts: definition.allowScripts ?? false,
+    ...(definition.http?.convention !== undefined && { convention: definition.http.convention }),
+    ...operationParts(definition),
   };
   const settings: FunctionSettings = {
     auth: definition.auth ?? definitionDefaults.auth,
@@ -346,6 +396,19 @@ export function splitDefinition(
     ...(definition.record !== undefined && { record: definition.record }),
   };
   return { spec, settings };
+}
+
+/** What of a script's way to be called is said; empty lists are as if nothing were. */
+export function operationParts(
+  given: Partial<Pick<VersionSpec, (typeof scriptKeys)[number]>>,
+): Pick<VersionSpec, (typeof scriptKeys)[number]> {
+  const { args, argKeys, allowExitCodes, result } = given;
+  return {
+    ...(args?.length && { args }),
+    ...(argKeys?.length && { argKeys }),
+    ...(allowExitCodes?.length && { allowExitCodes }),
+    ...(result !== undefined && { result }),
+  };
 }
 
 /** One text for equal values, whatever the order of their keys. For digests and comparisons. */

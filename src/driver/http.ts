@@ -16,6 +16,7 @@ import {
   type Version,
 } from '../invoke/invoke.ts';
 import type { Driver, Exit, Instance, Started } from './driver.ts';
+import { OperationInstance } from './http-operation.ts';
 
 /** Kept-alive connections to one server. */
 const connectionsMax = 128;
@@ -37,7 +38,8 @@ export function createHttpDriver(options: { clock: Clock }): Driver {
       const instance = new HttpInstance(url, pool, options.clock);
       instances.add(instance);
       void instance.exited.then(() => instances.delete(instance));
-      return { ok: true, instance };
+      const isOperation = version.spec.convention === 'operation';
+      return { ok: true, instance: isOperation ? new OperationInstance(instance) : instance };
     },
     async close() {
       await Promise.all([...instances].map(instance => instance.stop(0)));

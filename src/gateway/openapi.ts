@@ -301,6 +301,7 @@ const object = (properties: Record<string, unknown>, optional: string[] = []) =>
   properties,
   required: Object.keys(properties).filter(key => !optional.includes(key)),
 });
+const list = (items: object) => ({ type: 'array', items });
 const stringMap = { type: 'object', additionalProperties: text };
 const state = { enum: ['building', 'ready', 'failed'] };
 
@@ -327,6 +328,11 @@ const views = {
       timeout: text,
       memory: text,
       stream: { type: 'boolean' },
+      convention: { enum: ['operation'] },
+      args: list(text),
+      argKeys: list(text),
+      allowExitCodes: { anyOf: [{ const: 'any' }, list(whole)] },
+      result: { anyOf: [{ const: 'json' }, object({ key: text })] },
       allowScripts: { type: 'boolean' },
       createdAt: text,
       settledAt: text,
@@ -340,6 +346,7 @@ const views = {
     [
       ...['runtime', 'source', 'script', 'url', 'entry', 'schema', 'secrets'],
       ...['settledAt', 'failure', 'buildLog'],
+      ...['convention', 'args', 'argKeys', 'allowExitCodes', 'result'],
     ],
   ),
   Function: object(

@@ -7,6 +7,7 @@ import type {
   VersionView,
 } from '../../client/api.ts';
 import type { FunctionEntry, LivingVersion } from '../deploy/registry.ts';
+import { operationParts } from '../domain/function.ts';
 import { readLine } from '../domain/log-line.ts';
 import { type InvocationRecord, timeOfId } from '../domain/record.ts';
 import { formatDuration, formatSize } from '../domain/units.ts';
@@ -33,6 +34,8 @@ export function versionView(version: LivingVersion, buildLog?: string): VersionV
     memory: formatSize(spec.memoryBytes),
     stream: spec.stream,
     allowScripts: spec.allowScripts,
+    ...(spec.convention !== undefined && { convention: spec.convention }),
+    ...operationParts(spec),
     createdAt: new Date(row.createdMs).toISOString(),
     ...(row.settledMs !== undefined && { settledAt: new Date(row.settledMs).toISOString() }),
     ...(failure !== undefined && { failure }),

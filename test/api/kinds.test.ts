@@ -330,9 +330,16 @@ test('real answers are as the OpenAPI document says', async () => {
     instances: { min: 1 },
   });
   await client.putFunction('misshaped', javascript('throw new Error("x")'), { wait: '30s' });
-  await put('shaped-http', { http: { url: 'http://127.0.0.1:1' } });
+  await put('shaped-http', { http: { url: 'http://127.0.0.1:1', convention: 'operation' } });
+  const called = { args: ['a'], argKeys: ['b'], allowExitCodes: [1], result: { key: 'k' } };
+  await put('shaped-script', { script: 'true', ...called });
   const schemas = {
-    Function: [`${base}/shaped`, `${base}/misshaped`, `${base}/shaped-http`, `${base}/script`],
+    Function: [
+      `${base}/shaped`,
+      `${base}/misshaped`,
+      `${base}/shaped-http`,
+      `${base}/shaped-script`,
+    ],
     Version: [`${base}/shaped/versions/1`, `${base}/misshaped/versions/1`],
     Token: [`${base}/shaped/token`],
     Problem: [`${base}/none`, `${base}?limit=0`, '/function/none', '/function/shaped@9', '/v1/x'],
@@ -376,6 +383,10 @@ test('definitions that the gateway takes and refuses, the document takes and ref
     auth: 'none',
     stream: false,
     allowScripts: false,
+    args: [],
+    argKeys: [],
+    allowExitCodes: 'any',
+    result: 'json',
     labels: { a: 'b' },
     description: '',
     project: 'a',

@@ -4,8 +4,9 @@
  * function. The request's head is in the environment, in the names of CGI (RFC 3875).
  */
 
-import { drained, PushedBody } from '../../body.ts';
+import { type BodyStream, drained, PushedBody } from '../../body.ts';
 import type { Clock } from '../../clock.ts';
+import { argumentsOf, isAllowedExit, scriptResult } from '../../domain/operation.ts';
 import { GatewayError } from '../../errors.ts';
 import {
   type Call,
@@ -66,7 +67,9 @@ export class StdioInstance implements Instance {
     let child: Child;
     try {
       if (!this.#alive) throw new GatewayError('INSTANCE_NOT_STARTED', 'the instance has ended');
-      child = await this.#start(call);
+      const args = await this.#argumentsOf(call);
+      if (signal.reason !== undefined) throw signal.reason;
+      child = await this.#start(call, args);
     } catch (error) {
       release?.();
       done();
@@ -98,11 +101,20 @@ export class StdioInstance implements Instance {
     return this.exited;
   }
 
-  #start(call: Call): Promise<Child> {
+  /** They are words of their own to the script, whatever is in them: no shell reads them. */
+  async #argumentsOf(call: Call): Promise<readonly string[]> {
+    const { version, bufferedBodyBytesMax } = this.#options;
+    const { spec } = version;
+    if (spec.argKeys === undefined) return spec.args ?? [];
+    if (isStream(call.body)) call.body = await wholeOf(call.body, bufferedBodyBytesMax);
+    return argumentsOf(spec, call.body);
+  }
+
+  #start(call: Call, args: readonly string[]): Promise<Child> {
     const { version, command, env, cwd, keeper, clock } = this.#options;
     const identity = version.files?.identity;
     return startChild({
-      command,
+      command: args.length === 0 ? command : [...command, ...args],
       env: { ...cgiEnvironment(call), ...env },
       cwd,
       keeper,
@@ -150,16 +162,20 @@ class Run {
   }
 
   async #wholeReply(): Promise<Reply> {
+    const { spec } = this.#options.version;
     const chunks: Buffer[] = [];
     let bytes = 0;
     let overflow = false;
-    this.#child.stdout.on('data', (chunk: Buffer) => {
+    const keep = (chunk: Buffer) => {
       bytes += chunk.length;
       if (bytes > this.#options.bufferedBodyBytesMax) {
         overflow = true;
         this.#child.kill();
       } else chunks.push(chunk);
-    });
+    };
+    this.#child.stdout.on('data', keep);
+    // A result has both, as they came.
+    if (spec.result !== undefined) this.#child.stderr.on('data', keep);
     const status = await this.#child.exited;
     if (overflow) {
       return failedReply({
@@ -170,7 +186,11 @@ class Run {
     const failure = this.#failure(status);
     if (failure !== undefined) return failedReply(failure);
     const body = Buffer.concat(chunks);
-    return { status: 200, headers: ['content-type', contentTypeOf(body)], body };
+    const headers = status === 'status 0' ? [] : ['x-exit-status', status.slice('status '.length)];
+    if (spec.result === undefined)
+      return { status: 200, headers: ['content-type', contentTypeOf(body), ...headers], body };
+    const result = Buffer.from(scriptResult(spec.result, { output: body.toString(), status }));
+    return { status: 200, headers: ['content-type', 'application/json', ...headers], body: result };
   }
 
   async #streamedReply(): Promise<Reply> {
@@ -196,7 +216,7 @@ class Run {
       stdout.resume();
       await Promise.race([ended, new Promise<void>(resolve => stdout.once('close', resolve))]);
       if (this.#signal.reason !== undefined) body.fail(this.#signal.reason);
-      else if (status !== 'status 0')
+      else if (!isAllowedExit(this.#options.version.spec, status))
         body.fail(new GatewayError('FUNCTION_FAILED', `the script ended with ${status}`));
       else body.end();
     });
@@ -220,7 +240,7 @@ class Run {
         message: `the script used more than its ${mebibytes} MiB of memory`,
       };
     }
-    if (status === 'status 0') return undefined;
+    if (isAllowedExit(this.#options.version.spec, status)) return undefined;
     const log = this.#stderrTail
       .trim()
       .split('\n')
@@ -271,6 +291,18 @@ class Run {
       this.#child.kill();
     }
   }
+}
+
+async function wholeOf(body: BodyStream, bytesMax: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > bytesMax)
+      throw new GatewayError('BODY_TOO_LARGE', `the body is longer than ${bytesMax} bytes`);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
 }
 
 function contentTypeOf(body: Buffer): string {
