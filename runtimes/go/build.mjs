@@ -116,7 +116,7 @@ function readSource() {
   }));
   if (module === undefined)
     return { problem: `${inVersion(join(root, 'go.mod'))}: no module line` };
-  if (!/^[A-Z]/.test(given.handler)) {
+  if (!/^[A-Z]\w*$/.test(given.handler)) {
     const name = given.handler[0].toUpperCase() + given.handler.slice(1);
     return {
       problem: `${given.entry}: the handler ${given.handler} is not exported; Go exports names that begin with a capital letter, such as ${name}`,

@@ -45,12 +45,14 @@ const everything = `package function
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 )
@@ -111,6 +113,13 @@ func Handle(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, "first")
 		w.(http.Flusher).Flush()
 		panic("too late")
+	case "/memory":
+		fmt.Fprint(w, debug.SetMemoryLimit(-1))
+	case "/hoard":
+		var held [][]byte
+		for {
+			held = append(held, bytes.Repeat([]byte{1}, 1<<20))
+		}
 	case "/exit":
 		fmt.Fprintln(os.Stderr, "last words")
 		os.Exit(3)
@@ -193,7 +202,6 @@ describe('a function written in Go', { ...needsGo, timeout: 600_000 }, () => {
   });
 
   test('a panic fails its call with file and line, and the instance lives on', async () => {
-    await textOf('/function/all/release-nothing');
     const response = await call('/function/all/panic');
     assert.equal(response.headers.get('x-fnway-failure'), 'threw');
     const problem = await problemOf(response, { status: 502, code: 'FUNCTION_FAILED' });
@@ -214,6 +222,14 @@ describe('a function written in Go', { ...needsGo, timeout: 600_000 }, () => {
     const problem = await problemOf(response, { status: 502, code: 'FUNCTION_FAILED' });
     assert.deepEqual(problem.log?.at(-1), 'last words');
     assert.equal(await textOf('/function/all/cancelled'), '0');
+  });
+
+  test('is told of its memory, and ended when it takes more', async () => {
+    assert.equal(await textOf('/function/all/memory'), String(Math.floor(256 * 1024 ** 2 * 0.8)));
+    const response = await call('/function/all/hoard');
+    assert.equal(response.headers.get('x-fnway-failure'), 'out-of-memory');
+    await problemOf(response, { status: 502, code: 'FUNCTION_FAILED' });
+    assert.equal(await textOf('/function/all/cancelled'), '0', 'another instance answers');
   });
 
   test('may be any exported function of the file', async () => {
