@@ -39,6 +39,8 @@ export interface FunctionDefinition {
   /** Of a script: answer `{ output, error }`, or with a key `operation.KEY.output` and so on. */
   result?: ScriptResult;
   allowScripts?: boolean;
+  /** Of a function that is written for a functions framework. */
+  signature?: Signature;
   labels?: Record<string, string>;
   description?: string;
   project?: string;
@@ -57,6 +59,7 @@ export interface SecretView {
   updatedAt: string;
 }
 export type ScriptResult = 'json' | { key: string };
+export type Signature = 'http' | 'event' | 'cloudevent' | 'typed';
 
 export type VersionState = 'building' | 'ready' | 'failed';
 
@@ -91,6 +94,7 @@ export interface VersionView {
   allowExitCodes?: number[] | 'any';
   result?: ScriptResult;
   allowScripts: boolean;
+  signature?: Signature;
   createdAt: string;
   settledAt?: string;
   failure?: VersionFailure;

@@ -22,6 +22,7 @@ import { Sources } from './deploy/sources.ts';
 import { Versions } from './deploy/versions.ts';
 import type { Driver } from './driver/driver.ts';
 import { createHttpDriver } from './driver/http.ts';
+import { createExpress } from './driver/process/framework.ts';
 import { markVariable } from './driver/process/keeper.ts';
 import { openProcessDriver, type ProcessDriver } from './driver/process/process.ts';
 import { readRuntimes, stageRuntimes, stageSdks } from './driver/process/runtimes.ts';
@@ -127,6 +128,7 @@ async function build(
     mark: data.mark,
     baseEnv: { PATH: systemPath, LANG: 'C.UTF-8' },
     bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
+    express: createExpress({ directory: data.codePath, esbuild: tools.esbuild }),
     loadMsMax: limits.loadMsMax,
     ...(config.warm !== undefined && { warm: config.warm }),
     clock,

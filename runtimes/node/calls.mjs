@@ -8,7 +8,7 @@ import { hostname } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { inspect } from 'node:util';
 import { CallHead } from './call-head.mjs';
-import { makeEvent, replyOfEvent } from './event.mjs';
+import { collect, makeEvent, replyOfEvent } from './event.mjs';
 import { problemOf } from './handler.mjs';
 import { endFlag, payloadBytesMax, RequestBody, types, windowBytes } from './link.mjs';
 import { runInCall } from './output.mjs';
@@ -131,7 +131,8 @@ export function answerCall(link, flags, stream, chunk, start, bodyStart, end, on
     body.push(link.keep(chunk, bodyStart, end));
   }
   const context = new Context(call, head);
-  runInCall(call, style === 'web' ? answerWeb : answerEvent, call, head, body, context);
+  const answer = style === 'web' ? answerWeb : style === 'event' ? answerEvent : answerFramework;
+  runInCall(call, answer, call, head, body, context);
 }
 
 export function dataOfCall(stream, flags, bytes) {
@@ -202,12 +203,7 @@ async function answerEvent(call, head, body, context) {
   let reply;
   try {
     const event = await makeEvent(head, body, settings.bufferedBodyBytesMax);
-    if (event === undefined) {
-      return fail(call, {
-        reason: 'body-too-large',
-        message: `the body is longer than ${settings.bufferedBodyBytesMax} bytes; a web-standard handler can stream it`,
-      });
-    }
+    if (event === undefined) return fail(call, bodyTooLarge());
     reply = replyOfEvent(await handle(event, context));
   } catch (error) {
     return fail(call, problemOf(error, settings), error);
@@ -215,6 +211,35 @@ async function answerEvent(call, head, body, context) {
   if (reply.invalid !== undefined)
     return fail(call, { reason: 'reply-invalid', message: reply.invalid });
   send(call, reply.status, reply.headers, reply.body);
+}
+
+function bodyTooLarge() {
+  return {
+    reason: 'body-too-large',
+    message: `the body is longer than ${settings.bufferedBodyBytesMax} bytes; a web-standard handler can stream it`,
+  };
+}
+
+/** The app answers when it likes, and has failures of its own: see framework/. */
+async function answerFramework(call, head, body) {
+  try {
+    const bytes = body === null ? null : await collect(body, settings.bufferedBodyBytesMax);
+    if (bytes === undefined) return fail(call, bodyTooLarge());
+    handle({
+      method: head.method,
+      target: head.target,
+      headers: head.headers,
+      body: bytes,
+      send: (status, headers, answer) => send(call, status, headers, answer),
+      fail: message => fail(call, { reason: 'reply-invalid', message }),
+      onCancel: fn => {
+        call.onCancel = fn;
+      },
+      cancelled: () => call.cancelled,
+    });
+  } catch (error) {
+    fail(call, problemOf(error, settings), error);
+  }
 }
 
 function fail(call, problem, error) {

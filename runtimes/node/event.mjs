@@ -42,7 +42,8 @@ function queryOf(text) {
   return query;
 }
 
-async function collect(body, bytesMax) {
+/** Undefined when there is more. */
+export async function collect(body, bytesMax) {
   if (body === null) return Buffer.alloc(0);
   if (body instanceof Uint8Array) return body.length > bytesMax ? undefined : body;
   const chunks = [];

@@ -6,7 +6,7 @@ import { pathToFileURL } from 'node:url';
 import { useHandler } from './calls.mjs';
 import { findHandler, locateSyntaxError, problemOf } from './handler.mjs';
 import { endFlag } from './link.mjs';
-import { keepModulesIn } from './modules.mjs';
+import { keepModulesIn, usesFramework } from './modules.mjs';
 
 /** LOAD may come in parts: the first in a frame of its own, the rest as DATA outside of any call. */
 export class LoadText {
@@ -23,9 +23,10 @@ export class LoadText {
 
 /**
  * @param {string} text what LOAD says, as JSON
- * @returns {Promise<{ style: 'web' | 'event' } | { problem: object }>} the problem as LOAD_FAILED has it
+ * @param {import('./link.mjs').Link} [link] for a last answer of an instance that ends
+ * @returns {Promise<{ style: 'web' | 'event' | 'framework' } | { problem: object }>} the problem as LOAD_FAILED has it
  */
-export async function becomeInstance(text) {
+export async function becomeInstance(text, link) {
   const settings = JSON.parse(text);
   try {
     takeIdentity(settings);
@@ -46,10 +47,30 @@ export async function becomeInstance(text) {
     const isLost = problem.reason === 'syntax' && problem.line === undefined;
     return { problem: isLost ? locateSyntaxError(problem, entry, settings) : problem };
   }
-  const found = findHandler(module, settings);
+  const found = (await isOfFramework(settings))
+    ? await loadFramework(module, settings, link)
+    : findHandler(module, settings);
   if (found.problem !== undefined) return found;
   useHandler(found.style, found.handle, settings);
   return { style: found.style };
+}
+
+/** As its definition or its package.json says, which the gateway has read; or because its code registers a function. */
+async function isOfFramework({ signature, env }) {
+  if ((signature ?? env.FUNCTION_TARGET ?? env.FUNCTION_SIGNATURE_TYPE) !== undefined) return true;
+  if (!usesFramework()) return false;
+  const { registeredNames } = await import('./framework/registry.mjs');
+  return registeredNames().length > 0;
+}
+
+/** Not with the rest: most functions never need it. */
+async function loadFramework(module, settings, link) {
+  try {
+    const { frameworkStyle } = await import('./framework/style.mjs');
+    return frameworkStyle(module, settings, link);
+  } catch (error) {
+    return { problem: problemOf(error, settings) };
+  }
 }
 
 function takeIdentity({ uid, gid }) {

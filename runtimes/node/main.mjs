@@ -87,8 +87,8 @@ function loadPart(flags, chunk, start, end) {
 }
 
 async function load(text) {
-  const { problem, style } = await becomeInstance(text);
+  const { problem, style } = await becomeInstance(text, link);
   if (problem !== undefined) link.json(types.LOAD_FAILED, 0, problem);
-  else link.json(types.LOADED, 0, { body: style === 'event' ? 'whole' : 'stream' });
+  else link.json(types.LOADED, 0, { body: style === 'web' ? 'stream' : 'whole' });
   link.flush();
 }

@@ -1,7 +1,7 @@
 /**
  * Where the modules of a function come from. Its packages: from its own version, and from what the gateway puts beside all
  * functions. Node looks in every directory above as well, where a project that holds the data directory has packages of
- * its own: code that found those would run here and fail elsewhere. Its entry, when compiled: read here, because the
+ * its own: code that found those would run here and fail elsewhere. The functions framework is ours. Its entry, when compiled: read here, because the
  * gateway wrote it and Node's own way to a file costs a cold call twice as much.
  */
 import { readFileSync } from 'node:fs';
@@ -9,8 +9,17 @@ import { registerHooks } from 'node:module';
 import { dirname } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
+const frameworkName = '@google-cloud/functions-framework';
+const frameworkUrl = new URL('./framework/functions-framework.mjs', import.meta.url).href;
+
 let root;
 let compiledEntry;
+let isFrameworkUsed = false;
+
+/** Whether code has asked for the functions framework. */
+export function usesFramework() {
+  return isFrameworkUsed;
+}
 
 /** Set up before LOAD, because the first resolution through a hook takes its time. */
 export function watchModules() {
@@ -29,6 +38,10 @@ export function keepModulesIn(directory, entry) {
 
 function resolve(specifier, context, next) {
   if (specifier === compiledEntry) return { url: specifier, format: 'module', shortCircuit: true };
+  if (specifier === frameworkName) {
+    isFrameworkUsed = true;
+    return { url: frameworkUrl, format: 'module', shortCircuit: true };
+  }
   const found = next(specifier, context);
   // Only names are looked up; and whoever sets NODE_PATH has said where.
   if (root === undefined || !isName(specifier) || process.env.NODE_PATH) return found;

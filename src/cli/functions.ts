@@ -1,7 +1,12 @@
 /** `fnway deploy`, `list`, `describe` and `remove`: single functions on a gateway. */
 import path from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { FunctionDefinition, FunctionView, VersionFailure } from '../../client/api.ts';
+import type {
+  FunctionDefinition,
+  FunctionView,
+  Signature,
+  VersionFailure,
+} from '../../client/api.ts';
 import { type Client, isApiError } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
 import { type Context, checkName } from './context.ts';
@@ -59,6 +64,7 @@ interface DeployOptions {
   record?: 'calls' | 'bodies';
   stream?: boolean;
   allowScripts?: boolean;
+  signature?: Signature;
   description?: string;
 }
 
@@ -92,6 +98,12 @@ function addDeploy(program: Command, contextOf: ContextOf): void {
     )
     .option('--stream', 'stream replies that are buffered otherwise')
     .option('--allow-scripts', 'let packages run their install scripts')
+    .addOption(
+      new Option(
+        '--signature <type>',
+        'how a function of the functions framework is called',
+      ).choices(['http', 'event', 'cloudevent', 'typed']),
+    )
     .option('--label <key=value>', 'label (repeat for several)', collect)
     .option('--description <text>', 'what it is for')
     .action((name, options, command) => deploy(contextOf(command), name, options));
@@ -139,7 +151,7 @@ export async function readUpload(source: string) {
 
 function definitionOf(options: DeployOptions): FunctionDefinition {
   const { runtime, script, image, entry, timeout, memory, concurrency, auth, record } = options;
-  const { stream, allowScripts, description, http, min, max, idle } = options;
+  const { stream, allowScripts, signature, description, http, min, max, idle } = options;
   const instances = withoutUndefined({ min, max, idle });
   return withoutUndefined<FunctionDefinition>({
     runtime,
@@ -153,6 +165,7 @@ function definitionOf(options: DeployOptions): FunctionDefinition {
     record,
     stream,
     allowScripts,
+    signature,
     description,
     http: http === undefined ? undefined : { url: http },
     instances: Object.keys(instances).length === 0 ? undefined : instances,

@@ -128,6 +128,7 @@ function specOf(view: VersionView): VersionSpec {
     allowScripts: view.allowScripts,
     ...(view.convention !== undefined && { convention: view.convention }),
     ...operationParts(view),
+    ...(view.signature !== undefined && { signature: view.signature }),
   };
 }
 

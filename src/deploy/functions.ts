@@ -199,7 +199,10 @@ export class Functions {
     }
     if (spec.kind !== 'source') return;
     const runtime = runtimes.get(spec.runtime!);
-    if (runtime !== undefined) return refuseScriptKeys(spec, runtime);
+    if (runtime !== undefined) {
+      refuseScriptKeys(spec, runtime);
+      return refuseSignature(spec, runtime);
+    }
     const names = [...runtimes.keys()];
     const near = suggest(spec.runtime!, names);
     const hint = near === undefined ? `it has ${names.join(', ')}` : `did you mean ${near}?`;
@@ -415,4 +418,13 @@ function refuseScriptKeys(spec: VersionSpec, runtime: Runtime): void {
   if (issues.length === 0) return;
   const [{ path, message }] = issues as [Issue];
   throw new GatewayError('DEFINITION_INVALID', `${path}: ${message}`, { issues });
+}
+
+/** A setting that had no effect would be taken for one that has. */
+function refuseSignature({ signature }: VersionSpec, runtime: Runtime): void {
+  if (signature === undefined || runtime.framework !== undefined) return;
+  const message = `the runtime ${runtime.name} has no functions framework`;
+  throw new GatewayError('DEFINITION_INVALID', `signature: ${message}`, {
+    issues: [{ path: 'signature', message }],
+  });
 }

@@ -151,15 +151,15 @@ export class LivingVersion implements Version {
   }
 
   #readFiles(): VersionFiles | undefined {
-    let entry: string;
+    let left: Pick<VersionFiles, 'entry' | 'framework'>;
     try {
-      entry = JSON.parse(readFileSync(this.markerFile, 'utf8')).entry;
+      left = JSON.parse(readFileSync(this.markerFile, 'utf8'));
     } catch {
       return undefined;
     }
     return {
       directory: this.directory,
-      entry,
+      ...left,
       home: this.entry.home,
       ...(this.identity !== undefined && { identity: this.identity }),
     };

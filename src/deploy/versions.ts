@@ -7,6 +7,7 @@ import { chown, mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Sealer } from '../auth/seal.ts';
 import type { Builder } from '../build/build.ts';
+import { type FrameworkFacts, frameworkFacts } from '../build/framework.ts';
 import { type Tree, writeTree } from '../build/source.ts';
 import type { Clock } from '../clock.ts';
 import type { VersionFailure, VersionSpec } from '../domain/function.ts';
@@ -270,7 +271,8 @@ export class Versions {
   async #makeFiles(version: LivingVersion): Promise<{ log: string; failure?: VersionFailure }> {
     const { spec } = version;
     if (spec.kind !== 'source' && spec.kind !== 'script') return { log: '' };
-    if (!(await this.#writing.take(() => this.#writeSource(version)))) {
+    const written = await this.#writing.take(() => this.#writeSource(version));
+    if (written === undefined) {
       return {
         log: '',
         failure: {
@@ -282,23 +284,24 @@ export class Versions {
     const built =
       spec.kind === 'script'
         ? { ok: true as const, entry: scriptEntry, log: '' }
-        : await this.#runBuild(version);
+        : await this.#runBuild(version, written.framework);
     if (!built.ok) return { log: built.log, failure: built.failure };
     const making = `${version.markerFile}.tmp`;
-    await writeFile(making, JSON.stringify({ entry: built.entry }), { mode: 0o600 });
+    const left = { entry: built.entry, framework: written.framework?.use };
+    await writeFile(making, JSON.stringify(left), { mode: 0o600 });
     await rename(making, version.markerFile);
     return { log: built.log };
   }
 
   /**
-   * Whole or not at all: half of a tree, left by a gateway that was killed, would be root's among its user's. False
+   * Whole or not at all: half of a tree, left by a gateway that was killed, would be root's among its user's. Undefined
    * when there is no such source.
    */
-  async #writeSource(version: LivingVersion): Promise<boolean> {
-    const { spec, directory, identity, entry } = version;
+  async #writeSource(version: LivingVersion): Promise<WrittenSource | undefined> {
+    const { spec, directory, identity, entry, runtime } = version;
     this.#closing.signal.throwIfAborted();
     const tree = await this.#treeOf(spec);
-    if (tree === undefined) return false;
+    if (tree === undefined) return undefined;
     await rm(version.markerFile, { force: true });
     await removeVersion(directory, identity);
     const staging = stagingOf(directory);
@@ -310,7 +313,7 @@ export class Versions {
     await writeTree(tree, written, identity === undefined ? {} : { owner: identity });
     await rename(written, directory);
     await rm(staging, { recursive: true, force: true });
-    return true;
+    return { framework: runtime && frameworkFacts(tree, spec, runtime) };
   }
 
   async #treeOf(spec: VersionSpec): Promise<Tree | undefined> {
@@ -318,7 +321,7 @@ export class Versions {
     return new Map([[scriptEntry, { mode: 0o755 as const, bytes: Buffer.from(spec.script!) }]]);
   }
 
-  #runBuild(version: LivingVersion) {
+  #runBuild(version: LivingVersion, framework: FrameworkFacts | undefined) {
     const { spec, runtime, directory, identity } = version;
     if (runtime === undefined)
       throw new GatewayError('RUNTIME_NOT_FOUND', `this gateway has no runtime ${spec.runtime}`);
@@ -328,7 +331,7 @@ export class Versions {
         installer: runtime.installer,
         dependenciesFile: runtime.dependencies,
         entry: spec.entry,
-        entries: runtime.entries,
+        entries: framework?.entries ?? runtime.entries,
         buildEnv: spec.buildEnv,
         allowScripts: spec.allowScripts,
         compile: runtime.compile,
@@ -340,6 +343,11 @@ export class Versions {
       this.#closing.signal,
     );
   }
+}
+
+/** What is known of a source when it lies on the disk: the tree itself is forgotten by then. */
+interface WrittenSource {
+  framework: FrameworkFacts | undefined;
 }
 
 /** For its user alone: a shared one would let a function leave settings for the programs that another one runs. */

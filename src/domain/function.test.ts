@@ -43,6 +43,8 @@ const refused: Array<[why: string, definition: unknown, path: string]> = [
   ['a variable with NUL', { ...valid, env: { A: '\0' } }, 'env.A'],
   ['an http address that is none', { http: { url: 'ftp://x' } }, 'http.url'],
   ['buildEnv of a script', { script: 'date', buildEnv: { A: 'b' } }, 'buildEnv'],
+  ['a signature of a script', { script: 'date', signature: 'http' }, 'signature'],
+  ['a signature that is none', { ...valid, signature: 'grpc' }, 'signature'],
   ['a port of a script', { script: 'date', port: 80 }, 'port'],
   ['no file', { runtime: 'node', source: { files: {} } }, 'source'],
   ['a digest that is none', { runtime: 'node', source: { digest: 'md5:x' } }, 'source'],

@@ -87,7 +87,7 @@ const envSchema = z
 const entrySchema = z
   .string()
   .regex(
-    /^(?!\/)(?!.*(?:^|\/)\.\.(?:\/|:|$))[^\0:]+(?::[A-Za-z_$][\w$]*)?$|^:[A-Za-z_$][\w$]*$/,
+    /^(?!\/)(?!.*(?:^|\/)\.\.(?:\/|:|$))[^\0:]+(?::[A-Za-z_$][\w$.-]*)?$|^:[A-Za-z_$][\w$.-]*$/,
     'write FILE, FILE:HANDLER or :HANDLER, with a relative FILE inside the source',
   );
 
@@ -137,6 +137,9 @@ const argsSchema = z
 const resultKeyPattern = /^[A-Za-z0-9][A-Za-z0-9._-]{0,126}$/;
 const resultKeyRule =
   'use 1 to 127 of letters, digits, ., _ and -, starting with a letter or a digit';
+/** How a function that is written for a functions framework is called. */
+export const signatures = ['http', 'event', 'cloudevent', 'typed'] as const;
+export type Signature = (typeof signatures)[number];
 
 /** Everything that a definition may say, as sent to `PUT …/functions/{name}`. */
 export const definitionSchema = z
@@ -195,6 +198,7 @@ export const definitionSchema = z
       ])
       .optional(),
     allowScripts: z.boolean().optional(),
+    signature: z.enum(signatures).optional(),
     labels: z
       .record(z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,126}$/), z.string().max(256))
       .refine(
@@ -253,7 +257,7 @@ export const definitionSchema = z
       const message = 'a result is known when the script has ended; leave out stream';
       ctx.addIssue({ code: 'custom', path: ['result'], message });
     }
-    for (const key of ['entry', 'buildEnv', 'allowScripts'] as const) {
+    for (const key of ['entry', 'buildEnv', 'allowScripts', 'signature'] as const) {
       if (definition[key] !== undefined && definition.source === undefined) {
         ctx.addIssue({ code: 'custom', path: [key], message: `${key} is for source only` });
       }
@@ -296,6 +300,8 @@ export interface VersionSpec {
   argKeys?: string[];
   allowExitCodes?: number[] | 'any';
   result?: ScriptResult;
+  /** Makes it a function of the framework; else its code, its environment or its packages may. */
+  signature?: Signature;
 }
 
 /** The part that belongs to the function: takes effect at once and is not rolled back. */
@@ -381,6 +387,7 @@ export function splitDefinition(
     allowScripts: definition.allowScripts ?? false,
     ...(definition.http?.convention !== undefined && { convention: definition.http.convention }),
     ...operationParts(definition),
+    ...(definition.signature !== undefined && { signature: definition.signature }),
   };
   const settings: FunctionSettings = {
     auth: definition.auth ?? definitionDefaults.auth,

@@ -26,6 +26,10 @@ export const runtimeSchema = z
     installer: z.enum(['npm', 'pip', 'none']).default('none'),
     /** Where beside all versions the runtime's `sdk/` directory is copied to, for what function code may import. */
     sdk: z.string().optional(),
+    /** The functions framework of this language: its package, and where it looks for functions, first choice first. */
+    framework: z
+      .strictObject({ package: z.string(), entries: z.array(z.string()).min(1) })
+      .optional(),
     /** `go`: the runtime's `build.mjs` makes a program of the function, and that is the entry. */
     compile: z.enum(['typescript', 'go', 'none']).default('none'),
   })

@@ -334,6 +334,7 @@ const views = {
       allowExitCodes: { anyOf: [{ const: 'any' }, list(whole)] },
       result: { anyOf: [{ const: 'json' }, object({ key: text })] },
       allowScripts: { type: 'boolean' },
+      signature: { enum: ['http', 'event', 'cloudevent', 'typed'] },
       createdAt: text,
       settledAt: text,
       failure: object({ code: text, message: text, file: text, line: whole, column: whole }, [
@@ -344,7 +345,7 @@ const views = {
       buildLog: text,
     },
     [
-      ...['runtime', 'source', 'script', 'url', 'entry', 'schema', 'secrets'],
+      ...['runtime', 'source', 'script', 'url', 'entry', 'schema', 'secrets', 'signature'],
       ...['settledAt', 'failure', 'buildLog'],
       ...['convention', 'args', 'argKeys', 'allowExitCodes', 'result'],
     ],

@@ -36,6 +36,7 @@ export function versionView(version: LivingVersion, buildLog?: string): VersionV
     allowScripts: spec.allowScripts,
     ...(spec.convention !== undefined && { convention: spec.convention }),
     ...operationParts(spec),
+    ...(spec.signature !== undefined && { signature: spec.signature }),
     createdAt: new Date(row.createdMs).toISOString(),
     ...(row.settledMs !== undefined && { settledAt: new Date(row.settledMs).toISOString() }),
     ...(failure !== undefined && { failure }),

@@ -50,6 +50,8 @@ export interface VersionFiles {
   /** The function's own, for what programs keep in a home directory; of all its versions, and of nobody else. */
   home: string;
   identity?: Identity;
+  /** What its source has to do with the functions framework; absent: nothing. See build/framework.ts. */
+  framework?: 'used' | 'mentioned';
 }
 
 /** The user that a function runs as when the gateway is root. */
@@ -92,6 +94,8 @@ export interface Reply {
   readonly body: Body;
   /** Present when the function failed; status is then 502 or 504 and the body empty. */
   readonly failure?: FunctionFailure;
+  /** The function threw, and this is its own answer: sent as it is, counted as a failure. */
+  readonly threw?: boolean;
 }
 
 /** Never throws: whatever goes wrong is in the promise. */

@@ -368,13 +368,14 @@ export class Link {
     const resolve = stream.resolve;
     if (resolve === undefined)
       throw new GatewayError('LINK_PROTOCOL_BROKEN', 'a second REPLY to one call');
-    const { status, headers } = this.#replyHeads.parse(chunk.toString('latin1', start, bodyStart));
+    const head = this.#replyHeads.parse(chunk.toString('latin1', start, bodyStart));
+    const { status, headers, threw } = head;
     stream.resolve = undefined;
     const first = chunk.subarray(bodyStart, end);
     if ((flags & endFlag) !== 0) {
       this.#end(id, stream);
       if (isStream(stream.request)) stream.request.cancel(answeredEarly);
-      return resolve({ status, headers, body: first });
+      return resolve({ status, headers, body: first, threw });
     }
     let uncredited = 0;
     const body = new PushedBody({
@@ -390,7 +391,7 @@ export class Link {
     stream.reply = body;
     stream.replyCredit -= first.length;
     body.push(first);
-    resolve({ status, headers, body });
+    resolve({ status, headers, body, threw });
   }
 
   #receiveData(id: number, stream: Stream, flags: number, bytes: Uint8Array): void {

@@ -18,7 +18,7 @@ test('a reply’s head is what its text says, whatever came before', () => {
       const read = new ReplyHeads();
       for (const { status, headers } of heads) {
         const text = [status, ...headers.flat()].join('\0');
-        assert.deepEqual(read.parse(text), { status, headers: headers.flat() });
+        assert.deepEqual(read.parse(text), { status, headers: headers.flat(), threw: false });
         assert.equal(read.parse(text).headers, read.parse(text).headers, 'the same array');
       }
     }),
@@ -61,4 +61,11 @@ test('a call’s headers as text, whatever came before', () => {
   const long = ['a', 'x'.repeat(rememberedBytesMax)];
   for (const headers of [few, few, [], long, few, long])
     assert.equal(calls.textOf(headers), headers.map(text => `\0${text}`).join(''));
+});
+
+test('a reply says that its function threw by its last header only', () => {
+  const read = new ReplyHeads();
+  assert.equal(read.parse('500\0a\0b\0X-Fnway-Failure\0threw').threw, true);
+  for (const text of ['500\0X-Fnway-Failure\0threw\0a\0b', '500\0a\0threw', '200'])
+    assert.equal(read.parse(text).threw, false);
 });

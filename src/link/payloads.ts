@@ -36,7 +36,12 @@ export class CallHeaders {
 export interface ReplyHead {
   readonly status: number;
   readonly headers: HeaderPairs;
+  /** The function threw, and its answer says so to the client in its own way. */
+  readonly threw: boolean;
 }
+
+/** How such an answer ends; the header is the gateway's, and no client gets it from a function. */
+const threwEnd = '\0X-Fnway-Failure\0threw';
 
 export class ReplyHeads {
   #last: { readonly text: string; readonly head: ReplyHead } | undefined;
@@ -52,7 +57,7 @@ export class ReplyHeads {
         'a REPLY head without a status or with half a header',
       );
     }
-    const head = { status: Number(status), headers };
+    const head = { status: Number(status), headers, threw: text.endsWith(threwEnd) };
     if (text.length <= rememberedBytesMax) this.#last = { text, head };
     return head;
   }

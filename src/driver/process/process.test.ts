@@ -23,6 +23,7 @@ import { silentLog } from '../../log.ts';
 import { OutputLog } from '../../telemetry/output.ts';
 import { type Behaviour, driverContract } from '../contract.ts';
 import { mockCall, mockVersion } from '../mock.ts';
+import { createExpress } from './framework.ts';
 import { openProcessDriver, type ProcessDriver } from './process.ts';
 import { readRuntimes } from './runtimes.ts';
 import { Users } from './users.ts';
@@ -48,6 +49,7 @@ function openDriver(parts: { warm?: number; runtimes?: Map<string, Runtime>; mar
     mark,
     baseEnv: { PATH: '/usr/bin:/bin', LANG: 'C.UTF-8', HOME: '/tmp' },
     bufferedBodyBytesMax: 2 * 1024 ** 2,
+    express: createExpress({ directory, esbuild: undefined }),
     loadMsMax: 10_000,
     warm: parts.warm ?? 0,
     clock: systemClock,

@@ -21,6 +21,7 @@ import type { OutputLog } from '../../telemetry/output.ts';
 import type { Driver, Instance, Started } from '../driver.ts';
 import { type Cgroups, cgroupPaths, openCgroups } from './cgroup.ts';
 import { startChild } from './child.ts';
+import { type Express, frameworkEnvironment } from './framework.ts';
 import { endPredecessor, type Keeper, markVariable, startKeeper, type UidRange } from './keeper.ts';
 import {
   captureOutput,
@@ -30,7 +31,7 @@ import {
   overLimit,
 } from './link-instance.ts';
 import { limitMemory, type MemoryLimits } from './memory.ts';
-import { commandOf, type Interpreters, scriptRuntime } from './runtimes.ts';
+import { commandOf, type Interpreters, nodeRuntime, scriptRuntime } from './runtimes.ts';
 import { type GivenSecrets, InstanceSecrets } from './secrets.ts';
 import { StdioInstance } from './stdio-instance.ts';
 import type { Users } from './users.ts';
@@ -47,6 +48,8 @@ export interface ProcessDriverOptions {
   /** What every function's environment starts from: PATH, LANG. Never the gateway's own. */
   baseEnv: Record<string, string>;
   bufferedBodyBytesMax: number;
+  /** For functions that are written for a functions framework. */
+  express: Express;
   /** From LOAD to LOADED. */
   loadMsMax: number;
   /** Overrides `warm` of every runtime. */
@@ -250,29 +253,15 @@ class Processes implements ProcessDriver {
     linked: Linked,
     how: { env: Record<string, string>; special: boolean; given: GivenSecrets },
   ): Promise<Started> {
-    const { clock, output, loadMsMax, bufferedBodyBytesMax } = this.#options;
+    const { clock, output, loadMsMax } = this.#options;
     const files = version.files!;
+    const settings = await this.#settingsOf(version, linked, how);
     let isLate = false;
     const late = clock.after(loadMsMax, () => {
       isLate = true;
       linked.kill();
     });
-    const loading = linked.link.load({
-      function: version.name,
-      namespace: version.namespace,
-      version: version.number,
-      directory: files.directory,
-      entry: files.entry,
-      handler: version.spec.handler,
-      env: how.env,
-      ...how.given.load,
-      // A process that was started as the function's user has its identity already.
-      ...(how.special ? {} : files.identity),
-      ...linked.loadExtras,
-      concurrency: version.concurrency,
-      memoryBytes: version.spec.memoryBytes,
-      bufferedBodyBytesMax,
-    });
+    const loading = linked.link.load(settings);
     // All else after LOAD is sent, so that the process works meanwhile.
     const id = newId('ins', clock.now());
     const only: OnlyCall = { id: undefined };
@@ -312,6 +301,31 @@ class Processes implements ProcessDriver {
       ...{ id, version, linked, wholeBodies, clock, bound, output, only },
     });
     return { ok: true, instance };
+  }
+
+  /** What LOAD says: docs/reference/link.md. */
+  async #settingsOf(
+    version: Version,
+    linked: Linked,
+    how: { env: Record<string, string>; special: boolean; given: GivenSecrets },
+  ): Promise<Record<string, unknown>> {
+    const { spec, name, namespace, number, concurrency } = version;
+    const files = version.files!;
+    const needsExpress = files.framework !== undefined && spec.runtime === nodeRuntime;
+    return {
+      ...{ function: name, namespace, version: number },
+      ...{ directory: files.directory, entry: files.entry, handler: spec.handler },
+      signature: spec.signature,
+      express: needsExpress ? await this.#options.express.file() : undefined,
+      env: how.env,
+      ...how.given.load,
+      // A process that was started as the function's user has its identity already.
+      ...(how.special ? {} : files.identity),
+      ...linked.loadExtras,
+      concurrency,
+      memoryBytes: spec.memoryBytes,
+      bufferedBodyBytesMax: this.#options.bufferedBodyBytesMax,
+    };
   }
 
   async #startStdio(version: Version, runtime: Runtime): Promise<Started> {
@@ -387,6 +401,7 @@ class Processes implements ProcessDriver {
     return {
       ...this.#options.baseEnv,
       HOME: version.files!.home,
+      ...frameworkEnvironment(version, this.#options.runtimes.get(version.spec.runtime ?? '')),
       ...version.spec.env,
       FNWAY_FUNCTION: version.name,
       FNWAY_NAMESPACE: version.namespace,

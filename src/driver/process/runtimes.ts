@@ -23,6 +23,9 @@ import { GatewayError } from '../../errors.ts';
 /** The runtime of functions that are given as `script`. */
 export const scriptRuntime = 'shell';
 
+/** The runtime whose functions of the functions framework answer through Express. */
+export const nodeRuntime = 'node';
+
 export interface Interpreters {
   node: string;
   /** Undefined when the machine has none that a function's user could run. */

@@ -13,7 +13,7 @@ import {
 } from '../../domain/record.ts';
 import { GatewayError, isGatewayError } from '../../errors.ts';
 import type { CallMetrics } from '../../telemetry/metrics.ts';
-import { type Call, type CallSignal, isStream, type Middleware } from '../invoke.ts';
+import { type Call, type CallSignal, isStream, type Middleware, type Reply } from '../invoke.ts';
 
 export function outcomes(options: {
   clock: Clock;
@@ -31,14 +31,19 @@ export function outcomes(options: {
         reply => {
           const { status, failure, body } = reply;
           const durationMs = clock.monotonicMs() - startMs;
-          metrics.ended(series, status, durationMs, failure?.reason);
+          metrics.ended(
+            series,
+            status,
+            durationMs,
+            failure?.reason ?? (reply.threw ? 'threw' : undefined),
+          );
           if (record === undefined) return reply;
-          if (!isStream(body))
-            record(recordOf(call, status, durationMs, failure && failureOf(failure)));
+          if (!isStream(body)) record(recordOf(call, status, durationMs, failureIn(reply)));
           else
             body.onClose(error => {
               const whole = clock.monotonicMs() - startMs;
-              record(recordOf(call, status, whole, error && brokenOff(error, signal)));
+              const broken = error === undefined ? failureIn(reply) : brokenOff(error, signal);
+              record(recordOf(call, status, whole, broken));
             });
           return reply;
         },
@@ -80,6 +85,12 @@ function recordOf(
     ...(label !== undefined && { label }),
     ...(failure !== undefined && { failure }),
   };
+}
+
+function failureIn({ failure, threw }: Reply): RecordFailure | undefined {
+  if (failure !== undefined) return failureOf(failure);
+  // It has answered for its handler, whose error is among the lines of the call.
+  return threw ? failureOf({ reason: 'threw', message: 'the handler threw' }) : undefined;
 }
 
 function stateOf(failure: RecordFailure | undefined): RecordState {
