@@ -62,8 +62,10 @@ test('the package installs without a second Node, serves, and has types', {
   );
   writeFileSync(
     join(app, 'fnway.yaml'),
-    'functions:\n  packed: { runtime: node, source: ./handler.ts, auth: none }\n',
+    'functions:\n  packed: { runtime: node, source: ./handler.ts, auth: none }\n' +
+      '  cloud: { runtime: node, source: ./index.js, entry: ":cloud", signature: http, auth: none }\n',
   );
+  writeFileSync(join(app, 'index.js'), 'exports.cloud = (req, res) => res.json(req.query);\n');
   const server = spawn('npx', ['fnway', 'serve', '--port', '0', '--apply', '.'], {
     cwd: app,
     env: environment,
@@ -82,6 +84,8 @@ test('the package installs without a second Node, serves, and has types', {
       server.once('exit', () => reject(new Error(text)));
     });
     assert.equal(await (await fetch(`${url}/function/packed`)).text(), 'packed');
+    // Express is found where npm has put it.
+    assert.equal(await (await fetch(`${url}/function/cloud?a=b`)).text(), '{"a":"b"}');
   } finally {
     const exited = new Promise(resolve => server.once('exit', resolve));
     process.kill(-server.pid!, 'SIGTERM');
