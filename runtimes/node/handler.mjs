@@ -162,7 +162,7 @@ function placeIn(stack, directory) {
 }
 
 /** `handler.fnway.mjs` was compiled from handler.ts; the user knows the latter. */
-function sourceName(file) {
+export function sourceName(file) {
   return file.replace(/\.fnway\.[mc]js$/, '.ts');
 }
 

@@ -143,6 +143,8 @@ test('mistakes are named, with what could be meant', async () => {
     missing,
     /Function 'function' is not defined.*one is registered, two is exported.*index\.js:NAME/,
   );
+  const typescript = source({ 'index.ts': 'export const a = () => {};' }, { signature: 'http' });
+  assert.match(await failureOf('mistaken', typescript), /a is exported.*entry: index\.ts:NAME/);
   const bad = source({ 'index.js': 'exports.f = {};' }, { entry: ':f', signature: 'http' });
   assert.match(await failureOf('mistaken', bad), /'f' needs to be of type function. Got: object/);
   const typed = source(

@@ -4,6 +4,7 @@
  * docs/guides/cloud-functions.md.
  */
 import { createRequire } from 'node:module';
+import { sourceName } from '../handler.mjs';
 import { createApp } from './app.mjs';
 import { answerWith } from './exchange.mjs';
 import { endInstanceOnUncaught } from './failure.mjs';
@@ -64,16 +65,16 @@ function choices(exports, settings) {
       .map(name => `${name} is exported`),
   ];
   const found = names.length === 0 ? 'it registers and exports no function' : names.join(', ');
-  return `${found}. Name one: entry: ${settings.entry}:NAME, or FUNCTION_TARGET in env`;
+  return `${found}. Name one: entry: ${sourceName(settings.entry)}:NAME, or FUNCTION_TARGET in env`;
 }
 
 function missing(message, settings) {
-  return { problem: { reason: 'handler-missing', message, file: settings.entry } };
+  return { problem: { reason: 'handler-missing', message, file: sourceName(settings.entry) } };
 }
 
-function expressMissing({ entry }) {
+function expressMissing(settings) {
   const message =
     'a function is registered with @google-cloud/functions-framework, which this source does not name; ' +
     'add it to package.json, or set signature';
-  return { problem: { reason: 'handler-missing', message, file: entry } };
+  return missing(message, settings);
 }
