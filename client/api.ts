@@ -46,6 +46,13 @@ export interface FunctionDefinition {
   project?: string;
 }
 
+/** Percent of the calls by version; they add up to 100. */
+export interface TrafficView {
+  shares: Record<string, number>;
+  /** Calls with the same value of this header go to the same version. */
+  stickyHeader?: string;
+}
+
 export type JsonSchema = Record<string, unknown> | boolean;
 
 export interface SecretUse {
@@ -109,6 +116,8 @@ export interface FunctionView {
   /** The state of the newest version; calls go to `activeVersion` whatever it says. */
   state: VersionState;
   activeVersion?: number;
+  /** How calls that pin no version are split; absent where the active version answers all of them. */
+  traffic?: TrafficView;
   latestVersion: VersionView;
   auth: 'token' | 'none';
   record: 'calls' | 'bodies';

@@ -17,6 +17,7 @@ import type {
   SecretView,
   SourceView,
   TokenView,
+  TrafficView,
   VersionView,
 } from './api.ts';
 import type { ErrorCode, Problem } from './errors.ts';
@@ -85,6 +86,11 @@ export interface Client {
 
   /** Lets a ready version answer the calls that pin none: an earlier one again, or a later one. */
   promoteVersion(name: string, version: number, options?: ReadOptions): Promise<FunctionView>;
+
+  /** Splits the calls that pin no version. Throws TRAFFIC_INVALID. */
+  splitTraffic(name: string, traffic: TrafficView, options?: ReadOptions): Promise<FunctionView>;
+  /** Lets the active version answer all of them again. */
+  endTraffic(name: string, options?: ReadOptions): Promise<FunctionView>;
 
   getToken(name: string, options?: ReadOptions): Promise<TokenView>;
   /** Makes a new token; the old one is void at once. */
@@ -214,6 +220,8 @@ function routesBelowFunctions(
   | 'listVersions'
   | 'getVersion'
   | 'promoteVersion'
+  | 'splitTraffic'
+  | 'endTraffic'
   | 'getToken'
   | 'rotateToken'
   | 'readLogs'
@@ -226,6 +234,9 @@ function routesBelowFunctions(
       wire.json('GET', pathOf(name, `versions/${version}${queryOf({ wait })}`), { signal }),
     promoteVersion: (name, version, { signal } = {}) =>
       wire.json('POST', pathOf(name, `versions/${version}/promote`), { signal }),
+    splitTraffic: (name, traffic, { signal } = {}) =>
+      wire.json('PUT', pathOf(name, 'traffic'), { signal, json: traffic }),
+    endTraffic: (name, { signal } = {}) => wire.json('DELETE', pathOf(name, 'traffic'), { signal }),
     getToken: (name, { signal } = {}) => wire.json('GET', pathOf(name, 'token'), { signal }),
     rotateToken: (name, { signal } = {}) => wire.json('POST', pathOf(name, 'token'), { signal }),
     readLogs: (name, { signal, ...query } = {}) =>

@@ -14,6 +14,7 @@ import { operationLimits } from '../src/domain/operation.ts';
 import { recordLimits } from '../src/domain/record.ts';
 import type { Runtime } from '../src/domain/runtime.ts';
 import { maskedCharsMin, secretLimits } from '../src/domain/secret.ts';
+import { trafficLimits } from '../src/domain/traffic.ts';
 import { crashLinesMax } from '../src/driver/process/link-instance.ts';
 import { memoryCheckMs } from '../src/driver/process/memory.ts';
 import { readRuntimes } from '../src/driver/process/runtimes.ts';
@@ -57,6 +58,7 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   INVOCATION_NOT_FOUND:
     'A route named an invocation of which there is no record (any more) in the namespace.',
   BODIES_NOT_KEPT: 'A replay, or a look at the bodies, of a call that was recorded without them.',
+  TRAFFIC_INVALID: 'The shares of a split do not add up to 100, or are of too many versions.',
   REVISION_CONFLICT: 'Two changes of one function met.',
   JSON_MALFORMED: 'The body is not JSON; `issues` names line and column.',
   DEFINITION_INVALID:
@@ -154,7 +156,7 @@ export function limitsPage(): string {
     ['Link to instances', linkRows()],
     ['Output of functions', outputRows()],
     ['Records of calls', recordRows()],
-    ['Secrets and schemas', secretRows()],
+    ['Secrets, schemas and traffic', secretRows()],
     ['Manifest and command line', manifestRows()],
   ].map(
     ([title, rows]) =>
@@ -352,6 +354,7 @@ ${setting('bodiesBytesMax', 'recorded bodies on disk', 'the oldest eighth goes')
 function secretRows(): string {
   const { secretNameCharsMax, secretBytesMax, secretsMax } = secretLimits;
   return `\
+| \`sharesMax\` | versions that calls are split among | ${trafficLimits.sharesMax} | fixed | ${error('TRAFFIC_INVALID')} |
 | \`secretNameCharsMax\` | name of a secret | ${secretNameCharsMax} characters | fixed | ${error('DEFINITION_INVALID')} |
 | \`secretBytesMax\` | value of a secret | ${bytes(secretBytesMax)} | fixed | ${error('DEFINITION_INVALID')} |
 | \`secretsMax\` | secrets of a definition | ${secretsMax} | \`secrets\` | ${error('DEFINITION_INVALID')} |

@@ -91,6 +91,12 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     title: 'Input and output were not kept',
     remedy: 'Set `record: bodies` on the function, and call it again.',
   },
+  TRAFFIC_INVALID: {
+    status: 422,
+    title: 'Invalid split of calls',
+    remedy:
+      'Give each version a whole percentage, adding up to 100: `fnway traffic NAME 3=90 4=10`.',
+  },
   REVISION_CONFLICT: {
     status: 409,
     title: 'Changed meanwhile',

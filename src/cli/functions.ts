@@ -13,6 +13,7 @@ import { type Context, checkName } from './context.ts';
 import { placeOf } from './failure.ts';
 import { printable } from './output.ts';
 import { durationText } from './project.ts';
+import { trafficText } from './traffic.ts';
 
 type ContextOf = (command: Command) => Context;
 
@@ -260,6 +261,7 @@ async function describe(context: Context, name: string): Promise<void> {
       running && `${running.ready} ready, ${running.busy} busy, ${running.starting} starting`,
     ],
     ['labels', recordText(view.labels)],
+    ['traffic', view.traffic && trafficText(view)],
     ['auth', view.auth],
     ['record', view.record],
     ['call', await curlLine(client, view)],

@@ -21,6 +21,7 @@ import { addProjectCommands } from './project.ts';
 import { addSecretCommands } from './secrets.ts';
 import { addServeCommand } from './serve.ts';
 import { addTokenCommands } from './token.ts';
+import { addTrafficCommand } from './traffic.ts';
 import { addUpCommand } from './up.ts';
 import { addVersionCommands } from './versions.ts';
 
@@ -35,6 +36,7 @@ const groups = [
   { heading: 'Functions:', add: addLogsCommand },
   { heading: 'Functions:', add: addInvocationCommands },
   { heading: 'Functions:', add: addVersionCommands },
+  { heading: 'Functions:', add: addTrafficCommand },
   { heading: 'Functions:', add: addTokenCommands },
   { heading: 'Functions:', add: addSecretCommands },
 ] as const;

@@ -16,6 +16,7 @@ import {
 } from '../domain/function.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
+import { type Traffic, trafficProblem } from '../domain/traffic.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId, newSecret } from '../ids.ts';
 import type { Identity } from '../invoke/invoke.ts';
@@ -28,6 +29,7 @@ import type { OutputLog } from '../telemetry/output.ts';
 import { removeFunction, removeOthers } from './files.ts';
 import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 import type { Sources } from './sources.ts';
+import { Split } from './split.ts';
 import type { Versions } from './versions.ts';
 
 export interface FunctionsOptions {
@@ -149,9 +151,35 @@ export class Functions {
         throw new GatewayError('FUNCTION_NOT_FOUND', `${row.name} was removed meanwhile`);
       const version = await this.pinned(entry, number);
       const [latest] = await this.#options.store.functions.versions(row.id, { limit: 1 });
-      if (entry.active !== version) await this.#promote(entry, version);
-      // Of what was deployed before this choice, nothing overrules it.
-      entry.activateAbove = latest!.number;
+      await this.#load(entry, [version]);
+      await this.#update(entry, {
+        ...row,
+        activeVersion: number,
+        traffic: undefined,
+        // Of what was deployed before this choice, nothing overrules it.
+        activateAbove: latest!.number,
+      });
+      this.#options.versions.activate(entry, version);
+    });
+  }
+
+  /**
+   * Splits the calls that pin no version among ready versions, each of which has to load first, or nothing changes; undefined
+   * lets the active version answer them all again. While calls are split, what is deployed takes no part until it is given one.
+   */
+  split(entry: FunctionEntry, traffic: Traffic | undefined): Promise<void> {
+    return this.#inTurn(`${entry.row.namespace}/${entry.row.name}`, async () => {
+      const { row } = entry;
+      if (this.#options.registry.get(row.namespace, row.name) !== entry)
+        throw new GatewayError('FUNCTION_NOT_FOUND', `${row.name} was removed meanwhile`);
+      const problem = traffic && trafficProblem(traffic);
+      if (problem !== undefined) throw new GatewayError('TRAFFIC_INVALID', problem);
+      const versions: LivingVersion[] = [];
+      for (const share of traffic?.shares ?? [])
+        versions.push(await this.pinned(entry, share.version));
+      await this.#load(entry, versions);
+      await this.#update(entry, { ...row, traffic });
+      this.#options.versions.split(entry, traffic && new Split(traffic, versions));
     });
   }
 
@@ -283,7 +311,7 @@ export class Functions {
     const row = { ...entry.row, settings };
     if (sameContent) {
       await this.#update(entry, row);
-      if (entry.active !== undefined) pool.activate(entry.active);
+      for (const version of entry.serving) pool.activate(version);
       return { entry, outcome: 'updated' };
     }
     const versionRow = this.#versionRow(entry.row.id, (latest?.number ?? 0) + 1, spec);
@@ -294,26 +322,28 @@ export class Functions {
     return { entry, outcome: 'updated', version };
   }
 
-  async #promote(entry: FunctionEntry, version: LivingVersion): Promise<void> {
+  /** Each has to load before anything changes. Those that did not answer calls before and do not come to are given up. */
+  async #load(entry: FunctionEntry, wanted: readonly LivingVersion[]): Promise<void> {
     const { pool, versions } = this.#options;
-    const what = `version ${version.number} of ${entry.row.name}`;
-    if (!version.isBuilt) {
-      versions.start(entry, version);
-      const detail = `the files of ${what} are gone; it is being built again`;
-      throw new GatewayError('VERSION_NOT_READY', detail, { retryAfterMs: 1000 });
-    }
+    const serving = entry.serving;
+    const loading = wanted.filter(version => !serving.includes(version));
     try {
-      const failure = await pool.prepare(version);
-      if (failure !== undefined) {
+      for (const version of loading) {
+        const what = `version ${version.number} of ${entry.row.name}`;
+        if (!version.isBuilt) {
+          versions.start(entry, version);
+          const detail = `the files of ${what} are gone; it is being built again`;
+          throw new GatewayError('VERSION_NOT_READY', detail, { retryAfterMs: 1000 });
+        }
+        const failure = await pool.prepare(version);
+        if (failure === undefined) continue;
         const detail = `${what} does not load any more: ${failure.message}`;
         throw new GatewayError(failure.code, detail);
       }
-      await this.#update(entry, { ...entry.row, activeVersion: version.number });
     } catch (error) {
-      if (entry.active !== version) pool.retire(version);
+      for (const version of loading) pool.retire(version);
       throw error;
     }
-    versions.activate(entry, version);
   }
 
   /** A version that is not removed now, as calls are in it or the disk is in trouble, is by a later deploy. */
@@ -338,7 +368,8 @@ export class Functions {
     const old = [...ready.slice(versionsKeptMax), ...failed.slice(versionsKeptMax)]
       .filter(row => row.number !== entry.row.activeVersion)
       .map(row => registry.revive(entry, row))
-      .filter(version => version !== entry.active && !versions.isBuilding(version))
+      .filter(version => version !== entry.active && !entry.serving.includes(version))
+      .filter(version => !versions.isBuilding(version))
       .filter(version => !pool.isWanted(version));
     if (old.length === 0) return;
     const numbers = old.map(version => version.number);

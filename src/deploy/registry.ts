@@ -7,8 +7,10 @@ import { join } from 'node:path';
 import type { Sealer } from '../auth/seal.ts';
 import type { FunctionSettings, VersionFailure, VersionSpec } from '../domain/function.ts';
 import type { Runtime } from '../domain/runtime.ts';
+import type { Traffic } from '../domain/traffic.ts';
 import type { Identity, Version, VersionFiles } from '../invoke/invoke.ts';
 import type { FunctionRow, Store, VersionRow } from '../store/store.ts';
+import { Split } from './split.ts';
 
 export interface RegistryOptions {
   store: Store;
@@ -28,8 +30,8 @@ export class FunctionEntry {
   /** Answers calls that pin no version. */
   active: LivingVersion | undefined;
   readonly versions = new Map<number, LivingVersion>();
-  /** Builds up to this number were deployed before somebody chose which version answers: they do not take over. */
-  activateAbove = 0;
+  /** The versions that calls which pin none are split among; undefined where the active one answers them all. */
+  split: Split | undefined;
   readonly #options: RegistryOptions;
   #token: string | undefined;
 
@@ -57,6 +59,12 @@ export class FunctionEntry {
     if (this.#options.uidFirst === undefined) return undefined;
     const uid = this.#options.uidFirst + this.row.identity;
     return { uid, gid: uid };
+  }
+
+  /** Every version that answers calls that pin none. */
+  get serving(): LivingVersion[] {
+    const active = this.active === undefined ? [] : [this.active];
+    return this.split === undefined ? active : [...this.split.versions];
   }
 
   /** The store's row; an older one, that came late, is none. */
@@ -190,10 +198,22 @@ export class Registry {
       for (const { row, active } of page) {
         const entry = this.add(row);
         if (active !== undefined) entry.active = this.revive(entry, active);
+        if (row.traffic !== undefined) await this.#loadSplit(entry, row.traffic);
       }
       if (page.length < pageSize) return;
       after = page.at(-1)!.row.id;
     }
+  }
+
+  async #loadSplit(entry: FunctionEntry, traffic: Traffic): Promise<void> {
+    const rows = await this.#options.store.functions.versions(entry.row.id);
+    const versions = traffic.shares.map(({ version }) =>
+      rows.find(({ number }) => number === version),
+    );
+    // They are kept as long as they have a share; without one of them the active version answers.
+    if (!versions.every(row => row !== undefined)) return;
+    const living = versions.map(row => this.revive(entry, row));
+    entry.split = new Split(traffic, living);
   }
 
   get(namespace: string, name: string): FunctionEntry | undefined {

@@ -19,6 +19,7 @@ import type { FunctionRow, Store, VersionSettlement } from '../store/store.ts';
 import { removeFunction, removeLost, removeVersion, stagingOf } from './files.ts';
 import type { FunctionEntry, LivingVersion, Registry } from './registry.ts';
 import type { Sources } from './sources.ts';
+import type { Split } from './split.ts';
 import { Turn } from './turn.ts';
 
 export interface VersionsOptions {
@@ -65,13 +66,13 @@ export class Versions {
       log.warn('files of functions that are gone cannot be removed', { error }),
     );
     for (const entry of registry.all()) {
-      if (entry.active !== undefined) {
-        if (entry.row.settings.instances.min > 0) pool.activate(entry.active);
-        if (!entry.active.isBuilt) {
+      for (const version of entry.serving) {
+        if (entry.row.settings.instances.min > 0) pool.activate(version);
+        if (!version.isBuilt) {
           log.warn('the files of a version are gone; it is built again', {
             function: entry.row.name,
           });
-          this.start(entry, entry.active);
+          this.start(entry, version);
         }
       }
       // Of several that were interrupted, the newest is what was wanted last.
@@ -190,7 +191,7 @@ export class Versions {
       ? entry.row
       : await this.#written({
           ...settlement,
-          activate: failure === undefined && version.number > entry.activateAbove,
+          activate: failure === undefined,
         });
     if (row === 'missing' || !this.#isLiving(entry)) {
       // Removed while it was built: what the build has written meanwhile goes too.
@@ -204,18 +205,36 @@ export class Versions {
       pool.retire(version);
       return removeVersion(version.directory, version.identity);
     }
-    // A newer one was ready first.
-    if (row.activeVersion !== version.number) return pool.retire(version);
+    // A newer one was ready first, or somebody has chosen which version answers.
+    if (row.activeVersion !== version.number) {
+      if (!entry.serving.includes(version)) pool.retire(version);
+      return;
+    }
     this.activate(entry, version);
   }
 
   /** `version` answers the calls that pin none from here on, as the store says already. */
   activate(entry: FunctionEntry, version: LivingVersion): void {
+    this.#serve(entry, () => {
+      entry.active = version;
+      entry.split = undefined;
+    });
+  }
+
+  /** Calls are split from here on; undefined: the active version answers them all again. */
+  split(entry: FunctionEntry, split: Split | undefined): void {
+    this.#serve(entry, () => {
+      entry.split = split;
+    });
+  }
+
+  #serve(entry: FunctionEntry, change: () => void): void {
     const { pool } = this.#options;
-    const previous = entry.active;
-    entry.active = version;
-    pool.activate(version);
-    if (previous !== undefined && previous !== version) pool.retire(previous);
+    const before = entry.serving;
+    change();
+    const now = entry.serving;
+    for (const version of now) pool.activate(version);
+    for (const version of before) if (!now.includes(version)) pool.retire(version);
   }
 
   /**

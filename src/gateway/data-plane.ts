@@ -60,8 +60,11 @@ class DataPlane {
       const { entry, caller } = this.#admit(reading);
       if (reading.address.version !== undefined)
         void this.#servePinned(exchange, reading, entry, caller);
-      else if (entry.active !== undefined) this.#call(exchange, reading, entry.active, caller);
-      else throw notReady(entry);
+      else {
+        const version = entry.split?.choose(head.headers) ?? entry.active;
+        if (version === undefined) throw notReady(entry);
+        this.#call(exchange, reading, version, caller);
+      }
     } catch (error) {
       this.#refuse(exchange, error);
     }

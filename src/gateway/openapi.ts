@@ -117,6 +117,23 @@ function operations(): Operation[] {
       answer: json(ref('Function')),
     },
     {
+      method: 'put',
+      path: `${functionPath}/traffic`,
+      id: 'splitTraffic',
+      summary: 'Split the calls that pin no version among versions',
+      body: json(ref('Traffic')),
+      status: 200,
+      answer: json(ref('Function')),
+    },
+    {
+      method: 'delete',
+      path: `${functionPath}/traffic`,
+      id: 'endTraffic',
+      summary: 'Let the active version answer all calls again',
+      status: 200,
+      answer: json(ref('Function')),
+    },
+    {
       method: 'get',
       path: `${functionPath}/token`,
       id: 'getToken',
@@ -357,6 +374,7 @@ const views = {
       name: text,
       state,
       activeVersion: whole,
+      traffic: ref('Traffic'),
       latestVersion: ref('Version'),
       auth: { enum: ['token', 'none'] },
       record: { enum: ['calls', 'bodies'] },
@@ -371,8 +389,11 @@ const views = {
       updatedAt: text,
       running: object({ ready: whole, busy: whole, starting: whole, waiting: whole }),
     },
-    ['activeVersion', 'concurrency', 'project', 'running'],
+    ['activeVersion', 'traffic', 'concurrency', 'project', 'running'],
   ),
+  Traffic: object({ shares: { type: 'object', additionalProperties: whole }, stickyHeader: text }, [
+    'stickyHeader',
+  ]),
   PutResult: object(
     {
       function: ref('Function'),

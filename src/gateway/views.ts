@@ -57,6 +57,14 @@ export function functionView(
     name: row.name,
     state: latest.row.state,
     ...(row.activeVersion !== undefined && { activeVersion: row.activeVersion }),
+    ...(row.traffic !== undefined && {
+      traffic: {
+        ...row.traffic,
+        shares: Object.fromEntries(
+          row.traffic.shares.map(({ version, percent }) => [String(version), percent]),
+        ),
+      },
+    }),
     latestVersion: versionView(latest),
     auth: settings.auth,
     record: settings.record ?? 'calls',

@@ -91,6 +91,34 @@ export function defineActivating(define: Define): void {
     assert.equal((await store.functions.versions(row.id))[1]?.state, 'ready');
   });
 
+  define('a choice of version holds against builds that were under way', async store => {
+    const first = await addFunction(store, 1);
+    const second = await addVersion(store, first, buildVersionRow(first, 2));
+    const chosen = { ...second, activateAbove: 2 };
+    const row = asRow(await store.functions.update(chosen, { revision: second.revision }));
+    assert.equal(row.activateAbove, 2);
+    assert.deepEqual(await store.functions.settle(buildSettlement(row, 2)), row);
+    const third = await addVersion(store, row, buildVersionRow(row, 3));
+    assert.equal(asRow(await store.functions.settle(buildSettlement(third, 3))).activeVersion, 3);
+  });
+
+  define('while calls are split, no build takes over', async store => {
+    const first = await addFunction(store, 1);
+    const active = asRow(await store.functions.settle(buildSettlement(first, 1)));
+    const traffic = { shares: [{ version: 1, percent: 100 }], stickyHeader: 'x-user' };
+    const split = asRow(
+      await store.functions.update({ ...active, traffic }, { revision: active.revision }),
+    );
+    assert.deepEqual(split.traffic, traffic);
+    const row = await addVersion(store, split, buildVersionRow(split, 2));
+    assert.deepEqual(await store.functions.settle(buildSettlement(row, 2)), row);
+    const [listed] = await listAll(store);
+    assert.deepEqual(listed?.row, row);
+    const { traffic: _, ...whole } = row;
+    const ended = asRow(await store.functions.update(whole, { revision: row.revision }));
+    assert.equal(ended.traffic, undefined);
+  });
+
   define('a settlement between reading and updating gives conflict', async store => {
     const row = await addFunction(store, 1);
     await store.functions.settle(buildSettlement(row, 1));

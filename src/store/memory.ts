@@ -103,7 +103,9 @@ class MemoryFunctionStore implements FunctionStore {
       version.number,
       copyVersion({ ...version, state, sealedFailure, sealedBuildLog, settledMs }),
     );
-    if (settlement.activate && version.number > (entry.row.activeVersion ?? 0)) {
+    const { activeVersion = 0, activateAbove = 0, traffic } = entry.row;
+    const isNewer = version.number > Math.max(activeVersion, activateAbove);
+    if (settlement.activate && isNewer && traffic === undefined) {
       entry.row.activeVersion = version.number;
       entry.row.updatedMs = settledMs;
       entry.row.revision = ++this.#revision;
@@ -171,6 +173,8 @@ function copyRow(row: FunctionRow): FunctionRow {
     sealedToken: new Uint8Array(row.sealedToken),
     identity: row.identity,
     ...(row.activeVersion !== undefined && { activeVersion: row.activeVersion }),
+    ...(row.traffic !== undefined && { traffic: copyJson(row.traffic) }),
+    ...(row.activateAbove && { activateAbove: row.activateAbove }),
     createdMs: row.createdMs,
     updatedMs: row.updatedMs,
     revision: row.revision,

@@ -4,6 +4,7 @@
  * Implementations: sqlite/, memory.ts (the executable specification). Suite: contract.ts.
  */
 import type { FunctionSettings, VersionState } from '../domain/function.ts';
+import type { Traffic } from '../domain/traffic.ts';
 
 export interface FunctionRow {
   /** `fn_…`; never reused, also when a function of the same name is made anew. */
@@ -17,6 +18,10 @@ export interface FunctionRow {
   identity: number;
   /** The version that answers calls; absent until the first is ready. */
   activeVersion?: number;
+  /** Calls that pin no version are split; absent where the active version answers all of them. */
+  traffic?: Traffic;
+  /** Builds of versions up to this number do not take over: somebody has chosen since. 0 when absent. */
+  activateAbove?: number;
   createdMs: number;
   updatedMs: number;
   /** Set by the store: grows with every change of any definition. */
@@ -56,7 +61,7 @@ export interface FunctionStore {
   ): Promise<FunctionRow | 'conflict' | 'missing'>;
   /**
    * Ends a build: the version becomes ready or failed, and the function's active version when `activate`, which
-   * never moves it back to a lower number. `missing`: function or version are gone, or the version is settled already.
+   * never moves it back to a lower number, nor to one up to `activateAbove`, nor while calls are split. `missing`: function or version are gone, or the version is settled already.
    */
   settle(settlement: VersionSettlement): Promise<FunctionRow | 'missing'>;
   /** Functions of all namespaces in order of id, each with its active version if any. */

@@ -8,6 +8,7 @@ import {
   nameSchema,
   versionStates,
 } from '../../domain/function.ts';
+import { trafficSchema } from '../../domain/traffic.ts';
 import { parseDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
@@ -190,6 +191,18 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
       return functionView(entry, await latestOf(entry));
     },
   );
+
+  app.put(`${base}/:name/traffic`, async request => {
+    const entry = find(request.params);
+    await functions.split(entry, parse(trafficSchema, request.body, 'TRAFFIC_INVALID'));
+    return functionView(entry, await latestOf(entry));
+  });
+
+  app.delete(`${base}/:name/traffic`, { config: { takesNothing: true } }, async request => {
+    const entry = find(request.params);
+    await functions.split(entry, undefined);
+    return functionView(entry, await latestOf(entry));
+  });
 
   app.get(`${base}/:name/token`, async request => ({ token: find(request.params).token }));
 

@@ -5,6 +5,7 @@
  */
 import type { DatabaseSync, SQLInputValue, SQLOutputValue, StatementSync } from 'node:sqlite';
 import type { VersionState } from '../../domain/function.ts';
+import type { Traffic } from '../../domain/traffic.ts';
 import { assert } from '../../errors.ts';
 import {
   assertCreate,
@@ -54,6 +55,8 @@ class SqliteFunctionStore implements FunctionStore {
         row.sealedToken,
         row.identity,
         row.activeVersion ?? null,
+        row.traffic === undefined ? null : JSON.stringify(row.traffic),
+        row.activateAbove ?? 0,
         row.createdMs,
         row.updatedMs,
         this.#nextRevision(),
@@ -84,6 +87,8 @@ class SqliteFunctionStore implements FunctionStore {
         JSON.stringify(row.settings),
         row.sealedToken,
         row.activeVersion ?? null,
+        row.traffic === undefined ? null : JSON.stringify(row.traffic),
+        row.activateAbove ?? 0,
         row.updatedMs,
         this.#nextRevision(),
         row.id,
@@ -107,7 +112,9 @@ class SqliteFunctionStore implements FunctionStore {
       );
       if (changes === 0) return 'missing';
       const stored = toFunctionRow(sql.get.get(functionId)!);
-      if (!settlement.activate || number <= (stored.activeVersion ?? 0)) return stored;
+      const { activeVersion = 0, activateAbove = 0, traffic } = stored;
+      const isNewer = number > Math.max(activeVersion, activateAbove);
+      if (!settlement.activate || !isNewer || traffic !== undefined) return stored;
       const revision = this.#nextRevision();
       return toFunctionRow(sql.activate.get(number, settledMs, revision, functionId)!);
     });
@@ -169,7 +176,7 @@ class SqliteFunctionStore implements FunctionStore {
 }
 
 const functionColumns = `id, namespace, name, settings, sealed_token, identity, active_version,
-  functions.created_ms AS created_ms, updated_ms, revision`;
+  traffic, activate_above, functions.created_ms AS created_ms, updated_ms, revision`;
 
 const versionColumns = `function_id, number, state, sealed_spec, content_digest, source_digest,
   sealed_failure, sealed_build_log, versions.created_ms AS version_created_ms, settled_ms`;
@@ -185,7 +192,8 @@ function prepareStatements(db: DatabaseSync) {
       EXISTS (SELECT 1 FROM functions WHERE identity = ?) AS identity,
       EXISTS (SELECT 1 FROM functions WHERE id = ?) AS id`),
     insert: prepare(`INSERT INTO functions (id, namespace, name, settings, sealed_token, identity,
-      active_version, created_ms, updated_ms, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      active_version, traffic, activate_above, created_ms, updated_ms, revision)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
       RETURNING ${functionColumns}`),
     insertVersion: prepare(`INSERT INTO versions (function_id, number, state, sealed_spec,
       content_digest, source_digest, sealed_failure, sealed_build_log, created_ms, settled_ms)
@@ -194,7 +202,7 @@ function prepareStatements(db: DatabaseSync) {
     newest: prepare('SELECT max(number) AS number FROM versions WHERE function_id = ?'),
     state: prepare('SELECT state FROM versions WHERE function_id = ? AND number = ?'),
     update: prepare(`UPDATE functions SET settings = ?, sealed_token = ?, active_version = ?,
-      updated_ms = ?, revision = ? WHERE id = ? RETURNING ${functionColumns}`),
+      traffic = ?, activate_above = ?, updated_ms = ?, revision = ? WHERE id = ? RETURNING ${functionColumns}`),
     settle: prepare(`UPDATE versions SET state = ?, sealed_failure = ?, sealed_build_log = ?,
       settled_ms = ? WHERE function_id = ? AND number = ? AND state = 'building'`),
     activate: prepare(`UPDATE functions SET active_version = ?, updated_ms = ?, revision = ?
@@ -236,6 +244,8 @@ function toFunctionRow(columns: Columns): FunctionRow {
     sealedToken: columns.sealed_token as Uint8Array,
     identity: columns.identity as number,
     ...(columns.active_version !== null && { activeVersion: columns.active_version as number }),
+    ...(columns.traffic !== null && { traffic: JSON.parse(columns.traffic as string) as Traffic }),
+    ...(columns.activate_above !== 0 && { activateAbove: columns.activate_above as number }),
     createdMs: columns.created_ms as number,
     updatedMs: columns.updated_ms as number,
     revision: columns.revision as number,
