@@ -240,6 +240,8 @@ export interface ReplayView {
 
 export interface RuntimeView {
   name: string;
+  /** Other names by which a definition may ask for it. */
+  aliases: string[];
   entries: string[];
   concurrency: number;
 }

@@ -191,6 +191,18 @@ test('only what the own project left behind is removed', () => {
   );
 });
 
+const runtimes = [
+  { name: 'node', aliases: [] },
+  { name: 'python', aliases: ['python3'] },
+];
+
+test('an alias of a runtime is no difference from its name', () => {
+  const definition = { ...base, runtime: 'python' };
+  const functions = [desire({ ...definition, runtime: 'python3' })];
+  const [action] = planFunctions({ functions }, [viewOf(definition)], runtimes);
+  assert.equal(action?.kind, 'unchanged');
+});
+
 test('what the gateway cannot run is refused by the plan already', () => {
   const [image, typo, fine] = planFunctions(
     {
@@ -201,7 +213,7 @@ test('what the gateway cannot run is refused by the plan already', () => {
       ],
     },
     [],
-    ['node', 'python'],
+    runtimes,
   );
   assert.ok(image?.kind === 'refused' && typo?.kind === 'refused');
   assert.equal(image.code, 'DRIVER_NOT_CONFIGURED');

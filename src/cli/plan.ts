@@ -4,9 +4,10 @@
  * apply.ts carries the actions out. Invariant: only a function of the manifest's own project is
  * removed, and a function of another is never touched.
  */
-import type { FunctionView, VersionView } from '../../client/api.ts';
+import type { FunctionView, RuntimeView, VersionView } from '../../client/api.ts';
 import type { ErrorCode } from '../../client/errors.ts';
 import { canonicalJson, operationParts, type VersionSpec } from '../domain/function.ts';
+import { findRuntime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
 import { formatDuration, formatSize, parseDuration, parseSize } from '../domain/units.ts';
 import type { Desired } from './sources.ts';
@@ -35,14 +36,16 @@ export type Action =
 export function planFunctions(
   manifest: { project?: string; functions: readonly Desired[] },
   current: readonly FunctionView[],
-  runtimes?: readonly string[],
+  runtimes?: readonly KnownRuntime[],
 ): Action[] {
   const byName = new Map(current.map(view => [view.name, view]));
   const wanted = new Set(manifest.functions.map(desired => desired.name));
-  const actions = manifest.functions.map(
-    desired =>
-      unrunnable(desired, runtimes) ?? planOne(manifest.project, desired, byName.get(desired.name)),
-  );
+  const actions = manifest.functions.map(given => {
+    const desired = runtimes === undefined ? given : withRuntimeName(given, runtimes);
+    return (
+      unrunnable(desired, runtimes) ?? planOne(manifest.project, desired, byName.get(desired.name))
+    );
+  });
   const { project } = manifest;
   // Without a project nobody knows what an earlier manifest has left behind.
   if (project === undefined) return actions;
@@ -54,19 +57,30 @@ export function planFunctions(
   return actions;
 }
 
+type KnownRuntime = Pick<RuntimeView, 'name' | 'aliases'>;
+
+/** The gateway keeps a runtime's own name, whatever alias the manifest has. */
+function withRuntimeName(desired: Desired, runtimes: readonly KnownRuntime[]): Desired {
+  const { runtime: wanted } = desired.spec;
+  const runtime = wanted === undefined ? undefined : findRuntime(runtimes, wanted);
+  if (runtime === undefined) return desired;
+  return { ...desired, spec: { ...desired.spec, runtime: runtime.name } };
+}
+
 /** What the gateway would refuse; told by the plan, not only when it is carried out. */
 function unrunnable(
   { name, spec }: Desired,
-  runtimes: readonly string[] | undefined,
+  runtimes: readonly KnownRuntime[] | undefined,
 ): Action | undefined {
   if (spec.kind === 'image') {
     const reason = 'the gateway has no container driver, so it cannot run images';
     return { kind: 'refused', name, reason, code: 'DRIVER_NOT_CONFIGURED' };
   }
   const { runtime } = spec;
-  if (runtime === undefined || runtimes === undefined || runtimes.includes(runtime)) return;
-  const near = suggest(runtime, runtimes);
-  const hint = near === undefined ? `it has ${runtimes.join(', ')}` : `did you mean ${near}?`;
+  const names = runtimes?.map(({ name }) => name);
+  if (runtime === undefined || names === undefined || names.includes(runtime)) return;
+  const near = suggest(runtime, names);
+  const hint = near === undefined ? `it has ${names.join(', ')}` : `did you mean ${near}?`;
   const reason = `the gateway has no runtime ${runtime}; ${hint}`;
   return { kind: 'refused', name, reason, code: 'RUNTIME_NOT_FOUND' };
 }

@@ -60,11 +60,7 @@ export async function planProject(
   const { planFunctions } = await import('./plan.ts');
   const [current, { items }] = await Promise.all([allFunctions(client), client.listRuntimes()]);
   const { project } = manifest;
-  const actions = planFunctions(
-    { project, functions: desired },
-    current,
-    items.map(({ name }) => name),
-  );
+  const actions = planFunctions({ project, functions: desired }, current, items);
   const undeclared = current
     .filter(view => view.project === undefined && !manifest.functions.has(view.name))
     .map(view => view.name);

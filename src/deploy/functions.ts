@@ -14,7 +14,7 @@ import {
   splitDefinition,
   type VersionSpec,
 } from '../domain/function.ts';
-import type { Runtime } from '../domain/runtime.ts';
+import { findRuntime, type Runtime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
 import { type Traffic, trafficProblem } from '../domain/traffic.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
@@ -90,9 +90,9 @@ export class Functions {
         );
       }
       return this.#options.sources.take(definition, async digest => {
-        const { spec, settings } = splitDefinition(definition, digest);
-        await refuseSchemas(spec);
-        this.#refuseUnrunnable(spec);
+        const { spec: wanted, settings } = splitDefinition(definition, digest);
+        await refuseSchemas(wanted);
+        const spec = this.#runnable(wanted);
         this.#refuseWithoutSecrets(where.namespace, spec);
         if (entry === undefined) return this.#create(where, spec, settings);
         return this.#change(entry, spec, settings);
@@ -217,7 +217,8 @@ export class Functions {
     return sealedBuildLog.length === 0 ? '' : this.#options.sealer.openText(sealedBuildLog);
   }
 
-  #refuseUnrunnable(spec: VersionSpec): void {
+  /** The spec with its runtime's own name. Throws where nothing here could run it. */
+  #runnable(spec: VersionSpec): VersionSpec {
     const { runtimes } = this.#options;
     if (spec.kind === 'image') {
       throw new GatewayError(
@@ -225,11 +226,12 @@ export class Functions {
         'this gateway has no container driver, so it cannot run images',
       );
     }
-    if (spec.kind !== 'source') return;
-    const runtime = runtimes.get(spec.runtime!);
+    if (spec.kind !== 'source') return spec;
+    const runtime = findRuntime(runtimes.values(), spec.runtime!);
     if (runtime !== undefined) {
       refuseScriptKeys(spec, runtime);
-      return refuseSignature(spec, runtime);
+      refuseSignature(spec, runtime);
+      return { ...spec, runtime: runtime.name };
     }
     const names = [...runtimes.keys()];
     const near = suggest(spec.runtime!, names);

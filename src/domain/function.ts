@@ -42,6 +42,14 @@ export function isName(text: string): boolean {
 
 export const nameSchema = z.string().regex(namePattern, nameRule);
 
+/** A runtime is asked for by its name or by an alias, which may have capitals. */
+export const runtimeNameSchema = z
+  .string()
+  .regex(
+    /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/,
+    'use 1 to 63 of letters, digits and -, starting and ending with a letter or a digit',
+  );
+
 const durationSchema = z
   .string('expected a string such as 500ms, 30s or 2m')
   .transform((text, ctx) => {
@@ -144,7 +152,7 @@ export type Signature = (typeof signatures)[number];
 /** Everything that a definition may say, as sent to `PUT …/functions/{name}`. */
 export const definitionSchema = z
   .strictObject({
-    runtime: nameSchema.optional(),
+    runtime: runtimeNameSchema.optional(),
     source: sourceSchema.optional(),
     script: z
       .string()
@@ -272,6 +280,7 @@ export type Definition = z.output<typeof definitionSchema>;
 /** The immutable part: a change of anything here makes a new version. */
 export interface VersionSpec {
   kind: 'source' | 'script' | 'http' | 'image';
+  /** Its own name, once a gateway has it, whatever alias the definition gave. */
   runtime?: string;
   /** `sha256:…` of the source tree; see build/source.ts. */
   source?: string;

@@ -1,10 +1,12 @@
 /** What a runtime.yaml says: how source of one kind becomes a running process. Pure. */
 import { z } from 'zod';
-import { nameSchema } from './function.ts';
+import { nameSchema, runtimeNameSchema } from './function.ts';
 
 export const runtimeSchema = z
   .strictObject({
     name: nameSchema,
+    /** Other names by which a definition may ask for it. */
+    aliases: z.array(runtimeNameSchema).default([]),
     /** `link`: speaks docs/reference/link.md. `stdio`: one process a call, body on stdin, reply on stdout. */
     protocol: z.enum(['link', 'stdio']),
     /** The command is a fork server: one process that forks an instance per line on its standard input. */
@@ -45,3 +47,15 @@ export function startsEntry(runtime: { command: readonly string[] }): boolean {
 
 /** A runtime as the drivers use it: `directory` is where its files can be reached by a function's user. */
 export type Runtime = z.output<typeof runtimeSchema> & { directory: string };
+
+/** The runtime of this name, else the last that has it as an alias, so that a directory given later wins. */
+export function findRuntime<T extends { name: string; aliases: readonly string[] }>(
+  runtimes: Iterable<T>,
+  name: string,
+): T | undefined {
+  const all = [...runtimes];
+  return (
+    all.find(runtime => runtime.name === name) ??
+    all.findLast(runtime => runtime.aliases.includes(name))
+  );
+}

@@ -116,8 +116,9 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   secretRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({
-    items: [...options.runtimes.values()].map(({ name, entries, concurrency }) => ({
+    items: [...options.runtimes.values()].map(({ name, aliases, entries, concurrency }) => ({
       name,
+      aliases,
       entries,
       concurrency,
     })),

@@ -312,6 +312,7 @@ function toSchema(schema: z.ZodType): Record<string, unknown> {
 }
 
 const text = { type: 'string' };
+const texts = { type: 'array', items: text };
 const whole = { type: 'integer' };
 const object = (properties: Record<string, unknown>, optional: string[] = []) => ({
   type: 'object',
@@ -405,7 +406,7 @@ const views = {
   Token: object({ token: text }),
   Secret: object({ name: text, updatedAt: text }),
   Source: object({ digest: text }),
-  Runtime: object({ name: text, entries: { type: 'array', items: text }, concurrency: whole }),
+  Runtime: object({ name: text, aliases: texts, entries: texts, concurrency: whole }),
   OutputLine: object(
     {
       time: text,
