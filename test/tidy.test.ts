@@ -168,7 +168,7 @@ test('globals of time, chance, environment and output appear in their one place'
 /** Files that may be longer, each with its reason. */
 const longFiles: Record<string, string> = {
   'runtimes/python/main.py':
-    'one file by design: a fork server imports nothing of its own after it has started',
+    'one file by design: what every instance needs is read once, by the fork server',
   'runtimes/python/main.test.ts':
     'speaks the protocol to one program; its table of replies is long',
   'runtimes/node/main.test.ts': 'the same for the node runtime',

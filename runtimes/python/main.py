@@ -2,7 +2,8 @@
 
 Responsible for: forking a child per secret read from standard input; the runtime's end of the
 link (docs/reference/link.md); loading a version's code; calling its handler; turning what the
-handler returns into a reply. Standard library only, Python 3.9 or newer.
+handler returns into a reply. Standard library only, Python 3.9 or newer. Handlers written for the
+Functions Framework are framework.py's, which only their instances read.
 
 Not responsible for: time limits, retries, memory limits, ending process groups (the driver's
 and the gateway's).
@@ -682,7 +683,7 @@ class Link:
                     return
                 data, content_type = stream_item(item)
                 if not head_sent:
-                    if b"\0content-type\0" not in head.lower():
+                    if names_types and b"\0content-type\0" not in head.lower():
                         head += b"\0content-type\0" + content_type
                     check_head(head)
                     self.send_body(call, data, head, False)
@@ -761,6 +762,9 @@ def broken(what):
 # ---------------------------------------------------------------- replies
 
 
+names_types = True  # an answer without a content type gets that of its value
+
+
 class ReplyInvalid(Exception):
     """What the handler returned cannot be sent as a reply."""
 
@@ -826,7 +830,7 @@ def build_shaped_reply(body, status, headers):
     if status in (204, 304):
         close_items(body)
         body, content_type = b"", None  # HTTP has no body here
-    if content_type is not None:
+    if content_type is not None and names_types:
         fields += "content-type", content_type
     head = "\0".join(fields).encode("latin-1")
     check_head(head)
@@ -982,7 +986,10 @@ def load(link, message):
     Context.version = message["version"]
     Context.secrets = Secrets(message.get("secrets", {}), message.get("secretFiles", {}))
     entry = message["entry"]
-    module = import_entry(entry)
+    path = find_entry(entry)
+    if message.get("framework"):
+        return load_framework(message, path)
+    module = import_entry(path)
     handler = find_handler(module, entry, message.get("handler"))
     invoke = adapt(handler, entry)
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
@@ -1010,9 +1017,9 @@ def replace_environment(variables):
         time.tzset()
 
 
-def import_entry(entry):
-    """Imports the entry as a module of a made-up package whose folder is the entry's, so that
-    `from .hello import hello` works; the folder is on sys.path too, so that `import hello` does."""
+def find_entry(entry):
+    """The path of the entry. Puts its folder, so that `import hello` works, and the version's
+    packages on sys.path."""
     path = os.path.join(directory, entry)
     folder = os.path.dirname(path)
     if not os.path.isfile(path):
@@ -1023,14 +1030,31 @@ def import_entry(entry):
         paths.append(dependencies)
     sys.path[:0] = paths
     sys.argv = [path]
+    return path
 
+
+def load_framework(message, path):
+    """The same for a handler of the Functions Framework: what that needs is in a file of its own."""
+    global names_types
+    names_types = False
+    file = os.path.join(os.path.dirname(os.path.abspath(__file__)), "framework.py")
+    spec = importlib.util.spec_from_file_location("fnway_framework", file)
+    framework = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(framework)
+    return framework.load(message, path, LoadFailed)
+
+
+def import_entry(path):
+    """Imports the entry as a module of a made-up package whose folder is the entry's, so that
+    `from .hello import hello` works."""
+    folder, name = os.path.split(path)
     package = types.ModuleType(PACKAGE)
     package.__path__ = [folder]
     sys.modules[PACKAGE] = package
-    stem = os.path.splitext(os.path.basename(entry))[0].replace(".", "_")
+    stem = os.path.splitext(name)[0].replace(".", "_")
     spec = importlib.util.spec_from_file_location(f"{PACKAGE}.{stem}", path)
     if spec is None:
-        raise LoadFailed("entry-missing", f"{entry} is not a Python file. {list_files()}")
+        raise LoadFailed("entry-missing", f"{shorten(path)} is not a Python file. {list_files()}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.modules.setdefault(stem, module)  # a sibling that imports the entry gets this one

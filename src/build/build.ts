@@ -19,6 +19,7 @@ import type { BuildTools } from './find-tools.ts';
 import { compileGo, GoCache } from './go.ts';
 import { type InstallOptions, installWithNpm } from './npm.ts';
 import { installWithPip } from './pip.ts';
+import { frameworkRequirement, type HandlerSpec, readFrameworkUse } from './python-framework.ts';
 import { pathProblem } from './source.ts';
 import { type Identity, ToolRunner } from './tool.ts';
 import { compileTypeScript, needsCompiling, planCompile } from './typescript.ts';
@@ -44,13 +45,16 @@ export interface BuildRequest {
   handler?: string;
   /** Where the runtime's own files can be read by the function's user. */
   runtimeDirectory?: string;
+  /** What the definition says of its handler, where Python's functions may be written for the framework. */
+  framework?: HandlerSpec;
   /** The runtime's command is Python: without one the version could never run. */
   needsPython?: boolean;
 }
 
 export type BuildResult =
-  /** `entry` is the file to load, relative to the directory. */
-  { ok: true; entry: string; log: string } | { ok: false; failure: VersionFailure; log: string };
+  /** `entry` is the file to load, relative to the directory; `framework`: it is written for the Functions Framework. */
+  | { ok: true; entry: string; framework: boolean; log: string }
+  | { ok: false; failure: VersionFailure; log: string };
 
 export interface Builder {
   /** Rejects only when aborted (with the signal's reason) or by a fault of the machine. */
@@ -202,7 +206,9 @@ class ToolBuilder implements Builder {
   }
 }
 
-type StepsResult = { ok: true; entry: string } | { ok: false; failure: VersionFailure };
+type StepsResult =
+  | { ok: true; entry: string; framework: boolean }
+  | { ok: false; failure: VersionFailure };
 
 async function runSteps(
   request: BuildRequest,
@@ -221,12 +227,21 @@ async function runSteps(
       ? await planCompile(request.directory, entry)
       : undefined;
 
-  const installed = await installDependencies(request, context);
+  const use = await frameworkUseOf(request, entry);
+  const framework = use !== undefined;
+
+  const added = use?.adds ? frameworkRequirement : undefined;
+  const installed = await installDependencies(request, { ...context, added });
   if (installed !== undefined) return { ok: false, failure: installed };
-  if (request.compile === 'go') return compileGo({ ...request, entry }, context);
-  if (plan === undefined) return { ok: true, entry };
+  if (request.compile === 'go') {
+    const built = await compileGo({ ...request, entry }, context);
+    return built.ok ? { ...built, framework } : built;
+  }
+  if (plan === undefined) return { ok: true, entry, framework };
   const failure = await compileTypeScript(plan, context);
-  return failure === undefined ? { ok: true, entry: plan.output } : { ok: false, failure };
+  return failure === undefined
+    ? { ok: true, entry: plan.output, framework }
+    : { ok: false, failure };
 }
 
 function findEntry({ directory, entry, entries }: BuildRequest): string | undefined {
@@ -255,15 +270,24 @@ async function entryMissing({ directory, entry, entries }: BuildRequest): Promis
   };
 }
 
+async function frameworkUseOf(
+  { directory, framework, dependenciesFile }: BuildRequest,
+  entry: string,
+) {
+  if (framework === undefined || dependenciesFile === undefined) return undefined;
+  return readFrameworkUse(directory, { spec: framework, entry, dependenciesFile });
+}
+
 async function installDependencies(
   { installer, dependenciesFile, directory, allowScripts }: BuildRequest,
-  context: { runner: ToolRunner; tools: BuildTools },
+  { added, ...context }: { runner: ToolRunner; tools: BuildTools; added: string | undefined },
 ): Promise<VersionFailure | undefined> {
   if (installer === 'none' || dependenciesFile === undefined) return undefined;
-  if (!existsSync(path.join(directory, dependenciesFile))) return undefined;
+  if (!existsSync(path.join(directory, dependenciesFile)) && added === undefined) return undefined;
   const options: InstallOptions = { ...context, dependenciesFile, allowScripts };
   if (installer === 'npm') return installWithNpm(options);
-  if (installer === 'pip') return installWithPip(options);
+  if (installer === 'pip')
+    return installWithPip({ ...options, ...(added !== undefined && { added }) });
   return {
     code: 'BUILD_TOOL_MISSING',
     message: `${dependenciesFile} needs the installer "${installer}", which is not available here`,

@@ -18,15 +18,19 @@ import type { ToolOutcome } from './tool.ts';
  */
 export const pythonPackagesDirectory = '.fnway/python';
 
-export async function installWithPip(options: InstallOptions): Promise<VersionFailure | undefined> {
-  const { runner, tools, dependenciesFile: file, allowScripts } = options;
+/** `added` is installed as well, as if the file named it. */
+export async function installWithPip(
+  options: InstallOptions & { added?: string },
+): Promise<VersionFailure | undefined> {
+  const { runner, tools, dependenciesFile: file, allowScripts, added } = options;
   const requirements = await readRequirements(runner.directory, file);
-  if (!requirements.some(namesPackage)) return undefined;
+  if (!requirements.some(namesPackage) && added === undefined) return undefined;
   if (!allowScripts) {
     const refused = refusedWithoutScripts(requirements);
     if (refused !== undefined) return refused;
   }
-  if (tools.python === undefined) return pipMissing('python3 is not installed');
+  const missing = (reason: string) => pipMissing(reason, requirements.length > 0 ? file : added!);
+  if (tools.python === undefined) return missing('python3 is not installed');
 
   const outcome = await runner.run(
     tools.python,
@@ -34,18 +38,19 @@ export async function installWithPip(options: InstallOptions): Promise<VersionFa
       ...['-m', 'pip', 'install', '--target', pythonPackagesDirectory],
       ...['--no-input', '--disable-pip-version-check', '--progress-bar', 'off', '--compile'],
       ...(allowScripts ? [] : ['--only-binary', ':all:']),
-      ...['-r', file],
+      ...(requirements.length > 0 ? ['-r', file] : []),
+      ...(added === undefined ? [] : [added]),
     ],
     { home: true },
   );
   if (outcome.kind === 'not-started') {
-    return pipMissing(`${tools.python} cannot be run (${outcome.errno})`);
+    return missing(`${tools.python} cannot be run (${outcome.errno})`);
   }
   if (outcome.status === 0) return undefined;
   if (outcome.output.includes('No module named pip')) {
-    return pipMissing(`${tools.python} has no pip`);
+    return missing(`${tools.python} has no pip`);
   }
-  return pipFailure(outcome, { file, requirements, allowScripts });
+  return pipFailure(outcome, { file, requirements, allowScripts, added });
 }
 
 /** One logical line: without its comment, its continuations joined. */
@@ -155,7 +160,7 @@ function namesPackage({ text, constraint, outside }: Requirement): boolean {
 }
 
 /** The lines of the file and of those it includes from inside the directory. */
-async function readRequirements(directory: string, first: string): Promise<Requirement[]> {
+export async function readRequirements(directory: string, first: string): Promise<Requirement[]> {
   const requirements: Requirement[] = [];
   const files = [{ file: first, constraint: false }];
   const seen = new Set<string>();
@@ -179,16 +184,21 @@ async function readRequirements(directory: string, first: string): Promise<Requi
   return requirements;
 }
 
-function pipMissing(reason: string): VersionFailure {
+function pipMissing(reason: string, wanted: string): VersionFailure {
   const message =
-    `requirements.txt names packages, but ${reason}. ` +
+    `${wanted} has to be installed, but ${reason}. ` +
     'Install Python 3 with pip on the machine of the gateway, readable for all users.';
   return { code: 'BUILD_TOOL_MISSING', message };
 }
 
 function pipFailure(
   outcome: Extract<ToolOutcome, { kind: 'exited' }>,
-  context: { file: string; requirements: Requirement[]; allowScripts: boolean },
+  context: {
+    file: string;
+    requirements: Requirement[];
+    allowScripts: boolean;
+    added: string | undefined;
+  },
 ): VersionFailure {
   const errors = outcome.output
     .split('\n')
@@ -208,9 +218,14 @@ function pipFailure(
       : '';
   return {
     code: 'BUILD_FAILED',
-    message: `pip could not install the requirements: ${detail}${hint}`,
-    ...placeOf(detail, context),
+    message: `pip could not install the requirements: ${detail}${hint}${addedHint(context)}`,
+    ...(context.requirements.length > 0 && placeOf(detail, context)),
   };
+}
+
+function addedHint({ added, file }: { added: string | undefined; file: string }): string {
+  if (added === undefined) return '';
+  return ` ${added} was added for the function's style; name the version that fits in ${file}.`;
 }
 
 /** Where the requirement stands that pip complains about. */

@@ -302,11 +302,14 @@ export class Versions {
     }
     const built =
       spec.kind === 'script'
-        ? { ok: true as const, entry: scriptEntry, log: '' }
+        ? { ok: true as const, entry: scriptEntry, framework: false, log: '' }
         : await this.#runBuild(version, written.framework);
     if (!built.ok) return { log: built.log, failure: built.failure };
     const making = `${version.markerFile}.tmp`;
-    const left = { entry: built.entry, framework: written.framework?.use };
+    // What Python's code says of it is read when its packages are chosen.
+    const isPython = version.runtime?.installer === 'pip';
+    const found = isPython ? undefined : written.framework?.use;
+    const left = { entry: built.entry, framework: built.framework ? 'used' : found };
     await writeFile(making, JSON.stringify(left), { mode: 0o600 });
     await rename(making, version.markerFile);
     return { log: built.log };
@@ -356,6 +359,7 @@ export class Versions {
         compile: runtime.compile,
         runtimeDirectory: runtime.directory,
         ...(spec.handler !== undefined && { handler: spec.handler }),
+        ...(runtime.installer === 'pip' && { framework: spec }),
         needsPython: runtime.command.includes('{python}'),
         ...(identity !== undefined && { identity }),
       },

@@ -25,6 +25,7 @@ import { invocationRoutes } from './routes/invocations.ts';
 import { logRoutes } from './routes/logs.ts';
 import { secretRoutes } from './routes/secrets.ts';
 import { sourceRoutes } from './routes/sources.ts';
+import { runtimeView } from './views.ts';
 
 export interface ControlPlaneOptions {
   functions: Functions;
@@ -116,12 +117,7 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   secretRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({
-    items: [...options.runtimes.values()].map(({ name, aliases, entries, concurrency }) => ({
-      name,
-      aliases,
-      entries,
-      concurrency,
-    })),
+    items: [...options.runtimes.values()].map(runtimeView),
   }));
   app.get('/v1/openapi.json', async () => openApi());
 }

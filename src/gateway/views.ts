@@ -4,12 +4,14 @@ import type {
   FunctionView,
   InvocationView,
   OutputLineView,
+  RuntimeView,
   VersionView,
 } from '../../client/api.ts';
 import type { FunctionEntry, LivingVersion } from '../deploy/registry.ts';
 import { operationParts } from '../domain/function.ts';
 import { readLine } from '../domain/log-line.ts';
 import { type InvocationRecord, timeOfId } from '../domain/record.ts';
+import type { Runtime } from '../domain/runtime.ts';
 import { formatDuration, formatSize } from '../domain/units.ts';
 import type { OutputLine } from '../telemetry/output.ts';
 
@@ -83,6 +85,10 @@ export function functionView(
     updatedAt: new Date(row.updatedMs).toISOString(),
     ...(running !== undefined && { running }),
   };
+}
+
+export function runtimeView({ name, aliases, entries, concurrency }: Runtime): RuntimeView {
+  return { name, aliases, entries, concurrency };
 }
 
 export function outputLineView(line: OutputLine): OutputLineView {

@@ -105,11 +105,16 @@ test('the commands of docs/guides/go.md build, and name the line that does not',
   assert.match(broken!, /words version 2: handler\.go:15:11: undefined: x\n/);
 });
 
-test('the commands of docs/guides/cloud-functions.md call a function of each kind', async () => {
-  const [called, sent] = await outputsOf('docs/guides/cloud-functions.md');
-  assert.match(called!, /Hello you\n$/);
-  assert.doesNotMatch(sent!, /✗/);
-});
+test(
+  'the commands of docs/guides/cloud-functions.md run directories as they are',
+  limit,
+  async () => {
+    const [called, python, sent] = await outputsOf('docs/guides/cloud-functions.md');
+    assert.match(called!, /Hello you\n$/);
+    assert.match(python!, /Hello Ada\n$/);
+    assert.doesNotMatch(sent!, /✗/);
+  },
+);
 
 test('the commands of docs/reference/api.md make a function', async () => {
   const [made] = await outputsOf('docs/reference/api.md');

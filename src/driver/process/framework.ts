@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import type { Runtime } from '../../domain/runtime.ts';
 import { GatewayError } from '../../errors.ts';
 import type { Version } from '../../invoke/invoke.ts';
+import { nodeRuntime } from './runtimes.ts';
 
 /** Of every function of a runtime that has a framework. What the definition says wins. */
 export function frameworkEnvironment(
@@ -23,7 +24,10 @@ export function frameworkEnvironment(
     K_REVISION: `${name}-${String(number).padStart(5, '0')}`,
     PORT: '8080',
     ...(files?.framework === 'used' && {
-      FUNCTION_TARGET: spec.handler ?? 'function',
+      // Python's runtime has a choice of its own where the definition names none.
+      ...((spec.handler !== undefined || spec.runtime === nodeRuntime) && {
+        FUNCTION_TARGET: spec.handler ?? 'function',
+      }),
       FUNCTION_SIGNATURE_TYPE: spec.signature ?? 'http',
     }),
   };

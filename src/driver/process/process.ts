@@ -316,6 +316,7 @@ class Processes implements ProcessDriver {
       ...{ function: name, namespace, version: number },
       ...{ directory: files.directory, entry: files.entry, handler: spec.handler },
       signature: spec.signature,
+      framework: files.framework === 'used' || undefined,
       express: needsExpress ? await this.#options.express.file() : undefined,
       env: how.env,
       ...how.given.load,
