@@ -1,5 +1,5 @@
 /**
- * The benchmarks: `node bench/run.ts [--only warm,cold,prompt,density,scale] [--runs 5] [--seconds 4]
+ * The benchmarks: `node bench/run.ts [--only warm,records,cold,prompt,density,scale] [--runs 5] [--seconds 4]
  * [--write]`. Checks what they need, runs the suites one after the other, prints one table. A
  * missed target is a row of the table, not a failure of the program.
  */
@@ -14,11 +14,12 @@ import { machine, Table } from './lib/report.ts';
 import { cold } from './suites/cold.ts';
 import { density } from './suites/density.ts';
 import { prompt } from './suites/prompt.ts';
+import { records } from './suites/records.ts';
 import { scale } from './suites/scale.ts';
 import type { Suite } from './suites/suite.ts';
 import { warm } from './suites/warm.ts';
 
-const suites: Record<string, Suite> = { warm, cold, prompt, density, scale };
+const suites: Record<string, Suite> = { warm, records, cold, prompt, density, scale };
 const page = join(import.meta.dirname, '../docs/internals/benchmarks.md');
 
 /** Above this, something else takes a processor from what is measured. */

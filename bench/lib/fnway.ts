@@ -65,6 +65,7 @@ const readyMsMax = 30_000;
 export async function startGateway(options: {
   data: string;
   nodeFlags?: readonly string[];
+  env?: Record<string, string>;
 }): Promise<GatewayUnderTest> {
   const port = await freePort();
   const program = join(import.meta.dirname, '..', 'gateway.ts');
@@ -79,7 +80,7 @@ export async function startGateway(options: {
       ...['--data', options.data],
       ...['--port', String(port)],
     ],
-    { name: 'the gateway', env: { FNWAY_LOG_LEVEL: 'warn' } },
+    { name: 'the gateway', env: { FNWAY_LOG_LEVEL: 'warn', ...options.env } },
   );
   const url = `http://127.0.0.1:${port}`;
   const ready = answers(`${url}/readyz`, readyMsMax).then(() => performance.now() - startMs);

@@ -12,6 +12,8 @@ export interface Load {
   headers?: Record<string, string>;
   /** POST a body of this size instead of GET. */
   bodyBytes?: number;
+  /** POST this JSON instead of GET. */
+  body?: string;
 }
 
 export interface LoadResult {
@@ -43,13 +45,17 @@ export async function runWrk(url: string, load: Load, directory: string): Promis
   }
 }
 
-function scriptOf({ headers = {}, bodyBytes }: Load): string {
+function scriptOf({ headers = {}, bodyBytes, body }: Load): string {
   const lines = Object.entries(headers).map(
     ([name, value]) => `wrk.headers[${JSON.stringify(name)}] = ${JSON.stringify(value)}`,
   );
   if (bodyBytes !== undefined) {
     lines.push('wrk.method = "POST"', `wrk.body = string.rep("x", ${bodyBytes})`);
     lines.push('wrk.headers["content-type"] = "application/octet-stream"');
+  }
+  if (body !== undefined) {
+    lines.push('wrk.method = "POST"', `wrk.body = ${JSON.stringify(body)}`);
+    lines.push('wrk.headers["content-type"] = "application/json"');
   }
   lines.push(
     'done = function(summary, latency)',

@@ -55,12 +55,12 @@ export interface InvocationRecord {
   method: string;
   /** Path and query below the function's address, cut to `recordLimits.targetCharsMax`. */
   target: string;
-  instance?: string;
+  instance?: string | undefined;
   /** The invocation that this one repeats or belongs to. */
-  parent?: string;
+  parent?: string | undefined;
   /** What the caller named it, in X-Call-Id. */
-  label?: string;
-  failure?: RecordFailure;
+  label?: string | undefined;
+  failure?: RecordFailure | undefined;
 }
 
 /** One line that an instance wrote. */

@@ -80,10 +80,11 @@ function recordOf(
       target.length <= recordLimits.targetCharsMax
         ? target
         : target.slice(0, recordLimits.targetCharsMax),
-    ...(instance !== undefined && { instance }),
-    ...(parent !== undefined && { parent }),
-    ...(label !== undefined && { label }),
-    ...(failure !== undefined && { failure }),
+    // As they are: an object that is made in one piece costs a fraction of one that is put together.
+    instance,
+    parent,
+    label,
+    failure,
   };
 }
 

@@ -2,7 +2,7 @@
  * All partitions of one kind, oldest first: the newest is written, any may be read, and what is too old or too much goes
  * as whole files. Runs in the records' worker.
  */
-import { mkdirSync, readdirSync, renameSync } from 'node:fs';
+import { mkdirSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Sealer } from '../../auth/seal.ts';
 import type { Retention } from '../../config.ts';
@@ -10,6 +10,7 @@ import type { ItemKind } from './items.ts';
 import {
   type Block,
   type BlockFilter,
+  blocksOf,
   type FoundBlock,
   Partition,
   removeDatabase,
@@ -96,7 +97,10 @@ export class Series {
       if (!isOld && !isTooMuch) return;
       bytes -= sizes.shift()!;
       oldest!.close();
-      removeDatabase(oldest!.file);
+      // What does not go now is found by the next start.
+      removeDatabase(oldest!.file).catch(error =>
+        this.#onTrouble(`${oldest!.file} could not be removed: ${(error as Error).message}`),
+      );
       this.#partitions.shift();
     }
   }
@@ -136,9 +140,10 @@ export class Series {
       // A full disk or a missing right is no damage of the file.
       const isDamaged = errcode === 11 || errcode === 26 || code === undefined;
       if (isDamaged) {
-        removeDatabase(`${file}.damaged`);
         renameSync(file, `${file}.damaged`);
-        removeDatabase(file);
+        // Its log belongs to nothing any more.
+        for (const part of [`${file}-wal`, `${file}-shm`, blocksOf(file)])
+          rmSync(part, { force: true });
         this.#onTrouble(`${name} cannot be read and is set aside as ${name}.damaged: ${message}`);
         return undefined;
       }

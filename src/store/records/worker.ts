@@ -16,6 +16,8 @@ export interface WorkerSettings {
   directory: string;
   keyFile: string;
   retention: Record<ItemKind, Retention>;
+  /** What became too old while no gateway ran goes at once. */
+  nowMs: number;
 }
 
 export type ToWorker =
@@ -52,7 +54,7 @@ class RecordsWorker {
 
   constructor(settings: WorkerSettings, post: (message: FromWorker) => void) {
     this.#post = post;
-    const { directory, keyFile, retention } = settings;
+    const { directory, keyFile, retention, nowMs } = settings;
     const sealer = openSealer(keyFile);
     const open = (kind: ItemKind) =>
       new Series({
@@ -61,6 +63,7 @@ class RecordsWorker {
         onTrouble: what => post({ kind: 'trouble', what }),
       });
     this.#series = { records: open('records'), lines: open('lines'), bodies: open('bodies') };
+    for (const kind of itemKinds) this.#series[kind].retain(nowMs);
   }
 
   receive(message: ToWorker): void {
