@@ -44,6 +44,8 @@ export interface FunctionDefinition {
   labels?: Record<string, string>;
   description?: string;
   project?: string;
+  /** Said by `apply`: what is changed later without it is told as drift. */
+  applied?: boolean;
 }
 
 /** Percent of the calls by version; they add up to 100. */
@@ -126,6 +128,8 @@ export interface FunctionView {
   labels: Record<string, string>;
   description: string;
   project?: string;
+  /** It was changed since it was last applied from a manifest. */
+  drifted?: boolean;
   /** Path of the endpoint on this gateway: `/function/hello` or `/function/hello.team`. */
   endpoint: string;
   revision: number;

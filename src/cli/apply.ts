@@ -37,6 +37,11 @@ export interface Put {
   function: FunctionView;
 }
 
+/** As a manifest has it: the gateway tells later whether somebody has changed it since. */
+export function asApplied(desired: Desired): Desired {
+  return { ...desired, definition: { ...desired.definition, applied: true } };
+}
+
 /**
  * Puts one function and waits for its build. Throws what the gateway refused, and BUILD_FAILED and
  * its like.
@@ -150,7 +155,7 @@ async function applyOne(client: Client, action: Action): Promise<Outcome> {
       case 'update':
         break;
     }
-    const { outcome, ...rest } = await putDesired(client, action.desired);
+    const { outcome, ...rest } = await putDesired(client, asApplied(action.desired));
     return done({ result: outcome, ...rest });
   } catch (error) {
     return done({ result: 'failed', problem: problemOf(error) });

@@ -18,6 +18,8 @@ export const exitCodes = {
   access: 4,
   /** No gateway, or one that is in trouble. */
   platform: 5,
+  /** `plan --exit-code`: something would change. */
+  changes: 6,
   /** The answer to a question was no: what was asked for was not done. */
   declined: 1,
   /** Ctrl-C at a question, as shells count it. */

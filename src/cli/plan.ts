@@ -24,7 +24,15 @@ export interface FieldChange {
 
 export type Action =
   | { kind: 'create'; name: string; desired: Desired }
-  | { kind: 'update'; name: string; desired: Desired; changes: FieldChange[]; reason?: string }
+  | {
+      kind: 'update';
+      name: string;
+      desired: Desired;
+      changes: FieldChange[];
+      reason?: string;
+      /** Somebody has changed it on the server since it was applied. */
+      drifted?: boolean;
+    }
   | { kind: 'unchanged'; name: string; desired: Desired; current: FunctionView }
   | { kind: 'remove'; name: string; reason: string }
   | { kind: 'refused'; name: string; reason: string; code: ErrorCode };
@@ -105,13 +113,17 @@ function planOne(
     ),
     ...changesOf(flatSettings(current), flatSettings(viewOf(desired)), 'settings' as const),
   ];
-  if (changes.length > 0) return { kind: 'update', name, desired, changes };
+  if (changes.length > 0) {
+    const drifted = current.drifted === true;
+    const reason = 'changed on the server since it was applied';
+    return { kind: 'update', name, desired, changes, ...(drifted && { drifted, reason }) };
+  }
   if (current.latestVersion.state === 'failed') {
     const reason = `version ${current.latestVersion.number} failed; built again`;
     return { kind: 'update', name, desired, changes, reason };
   }
   const { number, state } = current.latestVersion;
-  if (state === 'ready' && current.activeVersion !== number) {
+  if (state === 'ready' && current.activeVersion !== number && current.traffic === undefined) {
     const reason = `version ${number} was rolled back; built again`;
     return { kind: 'update', name, desired, changes, reason };
   }

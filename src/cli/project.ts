@@ -18,19 +18,26 @@ export function addProjectCommands(program: Command, contextOf: ContextOf): void
     .command('plan')
     .description('show what apply would change')
     .argument('[dir]', 'directory of fnway.yaml', '.')
-    .action((directory, _options, command) =>
-      plan(contextOf(command), directory, flagsOf(command)),
+    .option('--exit-code', `end with ${exitCodes.changes} when something would change`)
+    .action((directory, options, command) =>
+      plan(contextOf(command), directory, { flags: flagsOf(command), ...options }),
     );
   program
     .command('apply')
     .description('make the gateway have what fnway.yaml says')
     .argument('[dir]', 'directory of fnway.yaml', '.')
-    .action((directory, _options, command) => apply(contextOf(command), directory));
+    .option('--dry-run', 'show what would change, and change nothing')
+    .action((directory, { dryRun }, command) =>
+      dryRun
+        ? plan(contextOf(command), directory, { flags: flagsOf(command) })
+        : apply(contextOf(command), directory),
+    );
   program
     .command('destroy')
     .description('remove the functions of fnway.yaml from the gateway')
     .argument('[dir]', 'directory of fnway.yaml', '.')
     .option('-y, --yes', 'do not ask')
+    .option('--dry-run', 'show what would be removed, and remove nothing')
     .action((directory, options, command) => destroy(contextOf(command), directory, options));
 }
 
@@ -92,12 +99,18 @@ function flagsOf(command: Command): string {
   return `${url ? ` --url ${url}` : ''}${namespace ? ` -n ${namespace}` : ''}`;
 }
 
-async function plan(context: Context, directory: string, flags: string): Promise<void> {
+async function plan(
+  context: Context,
+  directory: string,
+  { flags, exitCode }: { flags: string; exitCode?: boolean },
+): Promise<void> {
   const { out } = context;
   const project = await loadProject(directory);
   const client = await context.client({ fromManifest: project.manifest.namespace });
   const { actions, undeclared } = await out.during('comparing', () => planProject(client, project));
+  const idle = actions.every(action => action.kind === 'unchanged' || action.kind === 'refused');
   if (actions.some(action => action.kind === 'refused')) context.fail(exitCodes.usage);
+  else if (exitCode && !idle) context.fail(exitCodes.changes);
   if (out.json) {
     out.value(actions.map(asJson));
     return;
@@ -113,7 +126,6 @@ async function plan(context: Context, directory: string, flags: string): Promise
     const some = undeclared.slice(0, 10).join(', ') + (undeclared.length > 10 ? ', …' : '');
     out.line(out.colors.dim(`Not declared here, and kept: ${some}`));
   }
-  const idle = actions.every(action => action.kind === 'unchanged' || action.kind === 'refused');
   if (!idle) out.line(out.colors.dim(`Make it so: fnway apply ${directory}${flags}`));
 }
 
@@ -137,10 +149,10 @@ async function apply(context: Context, directory: string): Promise<void> {
 async function destroy(
   context: Context,
   directory: string,
-  options: { yes?: boolean },
+  options: { yes?: boolean; dryRun?: boolean },
 ): Promise<void> {
   const { out } = context;
-  checkAnswerable(context, options);
+  if (!options.dryRun) checkAnswerable(context, options);
   const { loadManifest } = await import('./manifest.ts');
   const manifest = await loadManifest(directory);
   const client = await context.client({ fromManifest: manifest.namespace });
@@ -153,6 +165,21 @@ async function destroy(
       ? view.project === undefined && manifest.functions.has(view.name)
       : view.project === project,
   );
+  const actions: Action[] = owned.map(({ name }) => ({
+    kind: 'remove',
+    name,
+    reason: 'destroyed',
+  }));
+  if (options.dryRun) {
+    if (out.json) return out.value(actions.map(asJson));
+    for (const action of actions) printAction(out, action);
+    return out.line(
+      summary(
+        actions.map(action => action.kind),
+        'nothing to remove',
+      ),
+    );
+  }
   if (owned.length > 0 && !options.yes) {
     const names = owned.map(view => view.name).join(', ');
     const answer = await ask(`Remove ${names} from ${client.url}? [y/N] `);
@@ -163,11 +190,6 @@ async function destroy(
     }
   }
   const { applyActions, exitCodeOfAll } = await import('./apply.ts');
-  const actions: Action[] = owned.map(({ name }) => ({
-    kind: 'remove',
-    name,
-    reason: 'destroyed',
-  }));
   const outcomes = await applyActions(client, actions, {
     out,
     report(outcome) {
@@ -252,6 +274,7 @@ function asJson(action: Action): unknown {
     name,
     kind,
     ...('changes' in action && { changes: action.changes }),
+    ...('drifted' in action && { drifted: true }),
     ...('reason' in action && action.reason !== undefined && { reason: action.reason }),
   };
 }

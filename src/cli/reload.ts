@@ -7,7 +7,7 @@ import path from 'node:path';
 import type { Client } from '../../client/client.ts';
 import type { Problem } from '../../client/errors.ts';
 import { canonicalJson } from '../domain/function.ts';
-import { applyActions, type Outcome, putDesired, refusalOf } from './apply.ts';
+import { applyActions, asApplied, type Outcome, putDesired, refusalOf } from './apply.ts';
 import type { Context } from './context.ts';
 import { exitCodeOf, exitCodes, problemOf } from './failure.ts';
 import { curlLine } from './functions.ts';
@@ -177,7 +177,7 @@ async function redeploy(
     }
     const wanted = desired;
     const { outcome, ...rest } = await context.out.during(`building ${name}`, () =>
-      putDesired(client, wanted),
+      putDesired(client, asApplied(wanted)),
     );
     remember(tried, desired, undefined);
     printReload(context, { name, result: outcome, durationMs: took(), ...rest });

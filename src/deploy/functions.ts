@@ -10,6 +10,7 @@ import type { Clock } from '../clock.ts';
 import {
   canonicalJson,
   type Definition,
+  type FunctionSettings,
   scriptKeys,
   splitDefinition,
   type VersionSpec,
@@ -94,8 +95,12 @@ export class Functions {
         await refuseSchemas(wanted);
         const spec = this.#runnable(wanted);
         this.#refuseWithoutSecrets(where.namespace, spec);
-        if (entry === undefined) return this.#create(where, spec, settings);
-        return this.#change(entry, spec, settings);
+        const appliedDigest = definition.applied
+          ? appliedDigestOf(spec, settings)
+          : entry?.row.settings.appliedDigest;
+        const marked = { ...settings, ...(appliedDigest !== undefined && { appliedDigest }) };
+        if (entry === undefined) return this.#create(where, spec, marked);
+        return this.#change(entry, spec, marked);
       });
     });
   }
@@ -301,7 +306,11 @@ export class Functions {
     const [latest] = await store.functions.versions(entry.row.id, { limit: 1 });
     const contentDigest = digestOf(spec);
     // One that failed, or that somebody has rolled back, is tried anew as the next version.
-    const isCurrent = latest?.state === 'building' || latest?.number === entry.row.activeVersion;
+    const isCurrent =
+      latest?.state === 'building' ||
+      latest?.number === entry.row.activeVersion ||
+      // While calls are split, the newest waits for its share.
+      (latest?.state === 'ready' && entry.row.traffic !== undefined);
     const sameContent = latest !== undefined && isCurrent && latest.contentDigest === contentDigest;
     const sameSettings = canonicalJson(settings) === canonicalJson(entry.row.settings);
     if (sameContent && sameSettings) {
@@ -436,6 +445,14 @@ export class Functions {
 async function refuseSchemas({ schema }: VersionSpec): Promise<void> {
   if (schema?.in !== undefined) await compileSchema(schema.in, 'schema.in');
   if (schema?.out !== undefined) await compileSchema(schema.out, 'schema.out');
+}
+
+/** Of all that a definition says of a function. */
+export function appliedDigestOf(spec: VersionSpec, settings: FunctionSettings): string {
+  const { appliedDigest: _, ...own } = settings;
+  return createHash('sha256')
+    .update(canonicalJson({ spec, settings: own }))
+    .digest('hex');
 }
 
 function digestOf(spec: VersionSpec): string {

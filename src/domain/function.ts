@@ -216,6 +216,7 @@ export const definitionSchema = z
       .optional(),
     description: z.string().max(definitionLimits.descriptionCharsMax).optional(),
     project: nameSchema.optional(),
+    applied: z.boolean().optional(),
   })
   .superRefine((definition, ctx) => {
     const kinds = (['source', 'script', 'http', 'image'] as const).filter(
@@ -322,6 +323,8 @@ export interface FunctionSettings {
   labels: Record<string, string>;
   description: string;
   project?: string;
+  /** Digest of what `apply` last made of it: when it is another now, somebody has changed it since. */
+  appliedDigest?: string;
   /** What is kept of each call: a record, or with it input and output. `calls` when absent. */
   record?: 'calls' | 'bodies';
 }

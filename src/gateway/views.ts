@@ -7,6 +7,7 @@ import type {
   RuntimeView,
   VersionView,
 } from '../../client/api.ts';
+import { appliedDigestOf } from '../deploy/functions.ts';
 import type { FunctionEntry, LivingVersion } from '../deploy/registry.ts';
 import { operationParts } from '../domain/function.ts';
 import { readLine } from '../domain/log-line.ts';
@@ -79,6 +80,8 @@ export function functionView(
     labels: settings.labels,
     description: settings.description,
     ...(settings.project !== undefined && { project: settings.project }),
+    ...(settings.appliedDigest !== undefined &&
+      settings.appliedDigest !== appliedDigestOf(latest.spec, settings) && { drifted: true }),
     endpoint: `/function/${row.name}${row.namespace === 'default' ? '' : `.${row.namespace}`}`,
     revision: row.revision,
     createdAt: new Date(row.createdMs).toISOString(),
