@@ -394,7 +394,7 @@ test('definitions that the gateway takes and refuses, the document takes and ref
   schema.parse(full);
   schema.parse({ ...full, memory: 64 * 1024 ** 2 });
   const wrong = [{ nothing: 1 }, { auth: 'x' }, { concurrency: 0 }, { instances: { mni: 1 } }];
-  for (const part of [...wrong, { env: { 'A-B': 'x' } }, { source: {} }, { runtime: 'A' }]) {
+  for (const part of [...wrong, { env: { 'A-B': 'x' } }, { source: {} }, { runtime: 'A b' }]) {
     assert.equal(schema.safeParse({ ...full, ...part }).success, false, JSON.stringify(part));
     const response = await send('PUT', `${base}/shaped`, { ...full, ...part });
     await problemOf(response, { status: 422, code: 'DEFINITION_INVALID' }, JSON.stringify(part));
