@@ -213,7 +213,7 @@ test('bad questions get answers that say what is wrong', async () => {
   assert.equal((await gateway.call(`${base}/${id}`)).status, 401);
 });
 
-test('records survive a stop and a kill loses at most what was not written yet', async () => {
+test('records and lines survive a restart, and none are kept where they are not wanted', async () => {
   const data = makeDataDirectory();
   const first = await startTestGateway({ data });
   await first.put('hello', { script: 'echo to the log >&2' });

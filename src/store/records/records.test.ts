@@ -179,17 +179,27 @@ test('a damaged file is set aside, the others are read', async () => {
   await second.close();
 });
 
-test('what cannot be written is counted and told, and nobody fails for it', async () => {
+test('what cannot be written is told and counted, is tried again in a while, and nobody fails for it', async () => {
   const directory = join(root, 'a-file');
   writeFileSync(directory, '');
   const errors: string[] = [];
   const log = { ...silentLog, error: (message: string) => errors.push(message) };
-  const store = openIn(directory, { log });
+  const clock = new FakeClock(noon);
+  const store = openIn(directory, { clock, log });
   store.record(buildRecord(noon));
   await assert.rejects(store.list(all), { code: 'DATA_DIRECTORY_UNUSABLE' });
-  store.record(buildRecord(noon));
-  await store.close();
   assert.match(errors[0]!, /the thread that writes records ended/);
+  // No thread is started for each record, only to end again.
+  store.record(buildRecord(noon));
+  store.line(buildLine(noon, 'x'));
+  await assert.rejects(store.list(all), { code: 'DATA_DIRECTORY_UNUSABLE', message: /has ended/ });
+  assert.deepEqual([store.dropped.records, store.dropped.lines, errors.length], [1, 1, 1]);
+  rmSync(directory);
+  clock.skip(10_000);
+  const record = buildRecord(noon);
+  store.record(record);
+  assert.deepEqual((await store.list(all)).items, [record]);
+  await store.close();
 });
 
 test('when the thread falls behind, records of successful calls are dropped first, and counted', async () => {

@@ -32,6 +32,8 @@ export const writeLimits = {
 
 /** Batches up to this are copied out of their memory, which is then used again. */
 const copiedBytesMax = 16_384;
+/** After a thread has ended by itself: it would most likely end again. */
+const restartMs = 10_000;
 /** How often what is too old is looked for, while nothing is written. */
 const retainMs = 60_000;
 
@@ -58,6 +60,8 @@ class SqliteRecords implements RecordStore {
   readonly #subjects: RecordSubject[] = [];
   #newSubjects: RecordSubject[] = [];
   #unwritten = 0;
+  /** No other thread is started before then. */
+  #restartAtMs = 0;
   #timer: Timer | undefined;
   #retainTimer: Timer | undefined;
   readonly #asked = new Map<number, (message: FromWorker & { kind: 'answer' }) => void>();
@@ -115,9 +119,13 @@ class SqliteRecords implements RecordStore {
     return this.#closed;
   }
 
-  /** False when there is no room even in a batch of its own. */
+  get #isDown(): boolean {
+    return this.#worker === undefined && this.#options.clock.monotonicMs() < this.#restartAtMs;
+  }
+
+  /** False when there is no room even in a batch of its own, or nobody to write it. */
   #add(write: (writer: ItemWriter) => boolean, room = itemBytesMax): boolean {
-    if (this.#closed !== undefined) return false;
+    if (this.#closed !== undefined || this.#isDown) return false;
     if (!write(this.#writer)) {
       this.#flush();
       if (!write(this.#writer)) {
@@ -138,6 +146,11 @@ class SqliteRecords implements RecordStore {
     const writer = this.#writer;
     const { used } = writer;
     if (used === 0) return;
+    if (this.#isDown) {
+      // What it holds was counted as kept: a few of many that are lost.
+      writer.used = 0;
+      return;
+    }
     let bytes: ArrayBuffer;
     if (used <= copiedBytesMax && writer.bytes.length === writeLimits.batchBytesMax) {
       bytes = new Uint8Array(writer.bytes.subarray(0, used)).buffer;
@@ -168,6 +181,10 @@ class SqliteRecords implements RecordStore {
     if (this.#closed !== undefined) {
       const detail = 'the gateway is stopping';
       return Promise.reject(new GatewayError('GATEWAY_STOPPING', detail));
+    }
+    if (this.#isDown) {
+      const detail = 'the thread that reads records has ended; it is started again in a moment';
+      return Promise.reject(new GatewayError('DATA_DIRECTORY_UNUSABLE', detail));
     }
     this.#flush();
     return new Promise((resolve, reject) => {
@@ -232,6 +249,7 @@ class SqliteRecords implements RecordStore {
   #lost(worker: Worker, error: Error | undefined): void {
     if (this.#worker !== worker) return;
     this.#worker = undefined;
+    this.#restartAtMs = this.#options.clock.monotonicMs() + restartMs;
     this.#retainTimer?.cancel();
     this.#unwritten = 0;
     // The new one knows none of them.
