@@ -170,7 +170,7 @@ async function build(
     [
       outcomes({
         ...{ clock, metrics },
-        record: keepsRecords ? record => records.record(record) : undefined,
+        record: keepsRecords ? record => records.record(masks.hideInRecord(record)) : undefined,
       }),
       deadline(new TimerWheel(clock)),
       gather({
@@ -183,13 +183,14 @@ async function build(
       concurrency({ waitingCallsMax: limits.waitingCallsMax }),
       validation({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax }),
       secrets({ has: (namespace, name) => secretValues.has(namespace, name), masks }),
+      // As they came: a replay passes the users' modules again.
+      ...(keepsRecords ? [bodies(kept => records.bodies(kept))] : []),
       ...userModules.map(user =>
         userMiddleware(user, {
           monotonicMs: () => clock.monotonicMs(),
           bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
         }),
       ),
-      bodies(kept => records.bodies(kept)),
     ],
     pool.invoke,
   );
@@ -362,7 +363,11 @@ function registerGauges(
   );
   metrics.gauge('fnway_calls_waiting', 'Calls that wait for an instance.', () =>
     pool.counts().map(({ version, waiting }) => ({
-      labels: { namespace: version.namespace, function: version.name },
+      labels: {
+        namespace: version.namespace,
+        function: version.name,
+        version: String(version.number),
+      },
       value: waiting,
     })),
   );

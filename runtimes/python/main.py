@@ -1208,6 +1208,7 @@ def print_error(text):
 def main():
     sys.dont_write_bytecode = True  # a version's directory never changes
     sys.stdout, sys.stderr = CallText(sys.stdout), CallText(sys.stderr)
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
     if "--direct" in sys.argv[1:]:
         own_folder = os.path.dirname(os.path.abspath(__file__))
         if sys.path and os.path.abspath(sys.path[0]) == own_folder:

@@ -47,6 +47,15 @@ export class Masks {
     return Object.fromEntries(entries) as T;
   }
 
+  /** A record whose failure says nothing of them; the same one where there is nothing to hide. */
+  hideInRecord<T extends { subject: { functionId: string }; failure?: object | undefined }>(
+    record: T,
+  ): T {
+    const { functionId } = record.subject;
+    if (record.failure === undefined || !this.has(functionId)) return record;
+    return { ...record, failure: this.hideIn(functionId, record.failure) };
+  }
+
   remove(functionId: string): void {
     this.#forms.delete(functionId);
   }

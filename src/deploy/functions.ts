@@ -158,7 +158,7 @@ export class Functions {
       const [latest] = await this.#options.store.functions.versions(row.id, { limit: 1 });
       await this.#load(entry, [version]);
       await this.#update(entry, {
-        ...row,
+        ...entry.row,
         activeVersion: number,
         traffic: undefined,
         // Of what was deployed before this choice, nothing overrules it.
@@ -182,8 +182,10 @@ export class Functions {
       const versions: LivingVersion[] = [];
       for (const share of traffic?.shares ?? [])
         versions.push(await this.pinned(entry, share.version));
-      await this.#load(entry, versions);
-      await this.#update(entry, { ...row, traffic });
+      const active = entry.active === undefined ? [] : [entry.active];
+      await this.#load(entry, traffic === undefined ? active : versions);
+      // As it is now: a build may have taken over while they loaded.
+      await this.#update(entry, { ...entry.row, traffic });
       this.#options.versions.split(entry, traffic && new Split(traffic, versions));
     });
   }

@@ -4,10 +4,12 @@
  */
 import {
   chmodSync,
-  chownSync,
+  closeSync,
   existsSync,
+  fchownSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   renameSync,
   rmSync,
@@ -35,14 +37,19 @@ export class SecretFiles {
   /** Writes a value; gives the path, which stays the same. */
   write(functionId: string, name: string, value: string, identity: Identity | undefined): string {
     const directory = join(this.#own(), functionId);
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    if (identity !== undefined) chownSync(directory, identity.uid, identity.gid);
+    // The gateway's own: the function passes through, but cannot put anything in the place of a name.
+    mkdirSync(directory, { recursive: true, mode: identity === undefined ? 0o700 : 0o711 });
     const file = join(directory, name);
     // A name that no secret can have; moved, so that nobody reads a part.
     const part = join(directory, `.${name}`);
     rmSync(part, { force: true });
-    writeFileSync(part, value, { mode: 0o600, flag: 'wx' });
-    if (identity !== undefined) chownSync(part, identity.uid, identity.gid);
+    const descriptor = openSync(part, 'wx', 0o600);
+    try {
+      if (identity !== undefined) fchownSync(descriptor, identity.uid, identity.gid);
+      writeFileSync(descriptor, value);
+    } finally {
+      closeSync(descriptor);
+    }
     renameSync(part, file);
     return file;
   }

@@ -56,10 +56,10 @@ export class InstanceSecrets {
     const value = this.#secretOf(namespace, name);
     const users = this.#users.get(`${namespace}/${name}`);
     if (value === undefined || users === undefined) return;
-    for (const [functionId, identity] of users) {
-      this.#masks.add(functionId, value);
+    // Hidden from all before anybody has it.
+    for (const functionId of users.keys()) this.#masks.add(functionId, value);
+    for (const [functionId, identity] of users)
       this.#files.write(functionId, name, value, identity);
-    }
   }
 
   forget(functionId: string): void {

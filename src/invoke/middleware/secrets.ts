@@ -20,9 +20,16 @@ export function secrets(options: {
         const detail = `the function needs the secret ${missing.name}, and the namespace ${namespace} has none of that name`;
         return Promise.reject(new GatewayError('SECRET_MISSING', detail));
       }
-      return next(call, signal).then(reply => {
-        if (reply.failure === undefined) return reply;
-        return { ...reply, failure: masks.hideIn(functionId, reply.failure) };
-      });
+      return next(call, signal).then(
+        reply => {
+          if (reply.failure === undefined) return reply;
+          return { ...reply, failure: masks.hideIn(functionId, reply.failure) };
+        },
+        error => {
+          // What it says may be what the function said, as when it broke off its answer.
+          if (error instanceof Error) error.message = masks.hide(functionId, error.message);
+          throw error;
+        },
+      );
     };
 }

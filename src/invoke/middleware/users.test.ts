@@ -154,6 +154,38 @@ test('what it does wrong fails the call and names it', async () => {
     });
 });
 
+test('what it never looks at ends nothing, and a stream that it replaces is given up', async () => {
+  const unhandled: unknown[] = [];
+  const note = (error: unknown) => unhandled.push(error);
+  process.on('unhandledRejection', note);
+  const { text } = await runMiddleware({
+    async around(_, next) {
+      void next();
+      void next();
+      return { body: 'own' };
+    },
+  });
+  assert.equal(text, 'own');
+  await assert.rejects(runMiddleware({ before: () => ({ call: { body: { a: 1 } as never } }) }), {
+    code: 'MIDDLEWARE_FAILED',
+    message: /text or bytes/,
+  });
+  let cancelled = 0;
+  const body = new PushedBody({ onRead() {}, onCancel: () => cancelled++ });
+  const options = { monotonicMs: () => 0, bufferedBodyBytesMax: 10 };
+  const invoke = userMiddleware(
+    { after: () => ({ body: 'x' }) },
+    options,
+  )(async () => ({
+    ...{ status: 200, headers: [], body },
+  }));
+  await invoke(mockCall(mockVersion()), new CallSignal());
+  assert.equal(cancelled, 1);
+  await new Promise(resolve => setImmediate(resolve));
+  process.off('unhandledRejection', note);
+  assert.deepEqual(unhandled, []);
+});
+
 test('errors of the call pass through it as they are', async () => {
   const busy = new GatewayError('FUNCTION_BUSY', 'x');
   const options = { monotonicMs: () => 0, bufferedBodyBytesMax: 10 };

@@ -2,6 +2,7 @@
  * Middleware that whoever runs the gateway has written: modules of the shape in sdk/middleware.ts. One that cannot be used
  * stops the start; one that throws, or answers with what is no answer, fails its call and no other.
  */
+import { basename } from 'node:path';
 import type {
   CallChanges,
   MiddlewareCall,
@@ -9,6 +10,7 @@ import type {
   OwnReply,
   Middleware as UserMiddleware,
 } from '../../../sdk/middleware.ts';
+import type { BodyStream } from '../../body.ts';
 import { GatewayError, isGatewayError } from '../../errors.ts';
 import {
   type Body,
@@ -49,7 +51,8 @@ export async function loadMiddleware(file: string): Promise<UserMiddleware> {
   const unknown = Object.keys(middleware).find(key => !known.has(key));
   if (unknown !== undefined)
     throw invalid(file, `${unknown} is unknown; there are ${[...known].join(', ')}`);
-  return { name: file, ...(found as UserMiddleware) };
+  // Its place is the operator's affair: callers see the name.
+  return { name: basename(file), ...(found as UserMiddleware) };
 }
 
 function invalid(file: string, what: string, cause?: unknown): GatewayError {
@@ -78,6 +81,7 @@ class Run {
   /** The function's reply behind each view of it that the module was given. */
   readonly #replies = new WeakMap<MiddlewareReply, Reply>();
   #hasCalled = false;
+  #streamed: BodyStream | undefined;
 
   constructor(
     user: UserMiddleware,
@@ -91,13 +95,30 @@ class Run {
     this.#next = next;
   }
 
+  /** What the function still streams is given up unless it is what is answered. */
   async reply(): Promise<Reply> {
+    let answer: Reply | undefined;
+    try {
+      answer = await this.#answer();
+      return answer;
+    } finally {
+      const streamed = this.#streamed;
+      if (streamed !== undefined && streamed !== answer?.body) streamed.cancel(replaced);
+    }
+  }
+
+  async #answer(): Promise<Reply> {
     const user = this.#user;
     const view = new CallView(this.#call, this.#options.monotonicMs);
     const around = user.around?.bind(user);
     if (around === undefined) return this.#between(view, undefined);
     const answer = await this.#asking('around', () =>
-      around(view, async changes => this.#show(await this.#between(view, changes))),
+      around(view, changes => {
+        const shown = this.#between(view, changes).then(reply => this.#show(reply));
+        // A module may never look at it; a mistake is told to whoever does.
+        shown.catch(() => {});
+        return shown;
+      }),
     );
     return this.#replyOf('around', answer, undefined);
   }
@@ -110,11 +131,14 @@ class Run {
     let call = this.#changed('around', this.#call, changes);
     const before = await this.#asking('before', () => user.before?.(view));
     if (before !== undefined && before !== null) {
+      if (typeof before !== 'object') throw this.#broken('before', 'it returned no object');
       if ('reply' in before) return this.#replyOf('before', before.reply, undefined);
       if (!('call' in before)) throw this.#broken('before', 'it returned neither call nor reply');
       call = this.#changed('before', call, before.call);
     }
-    const reply = await this.#collected(await this.#next(call, this.#signal));
+    const given = await this.#next(call, this.#signal);
+    if (isStream(given.body)) this.#streamed = given.body;
+    const reply = await this.#collected(given);
     if (user.after === undefined) return reply;
     const after = await this.#asking('after', () => user.after!(view, this.#show(reply)));
     return after === undefined || after === null ? reply : this.#replyOf('after', after, reply);
@@ -250,6 +274,8 @@ function changed(call: Call, changes: CallChanges | undefined): Call {
   const target = path === undefined ? call.target : path.startsWith('/') ? path : `/${path}`;
   if (/[^\x21-\x7e]/.test(target))
     throw new TypeError('a path has printable ASCII only; percent-encode the rest');
+  if (body !== undefined && typeof body !== 'string' && !(body instanceof Uint8Array))
+    throw new TypeError('a body is text or bytes');
   const bytes: Body =
     body === undefined ? call.body : typeof body === 'string' ? Buffer.from(body) : body;
   const pairs =
@@ -258,18 +284,22 @@ function changed(call: Call, changes: CallChanges | undefined): Call {
         ? call.headers
         : withoutLength(call.headers)
       : withoutLength(pairsOf(new Headers(headers)));
-  return Object.defineProperties(Object.create(call), {
-    target: { value: target },
-    headers: { value: pairs },
-    body: { value: bytes, writable: true },
-    instance: {
-      get: () => call.instance,
-      set: (id: string | undefined) => {
-        call.instance = id;
-      },
+  // Of its own fields, so that whoever copies it copies all.
+  return {
+    ...call,
+    target,
+    headers: pairs,
+    body: bytes,
+    get instance() {
+      return call.instance;
     },
-  }) as Call;
+    set instance(id: string | undefined) {
+      (call as Call).instance = id;
+    },
+  };
 }
+
+const replaced = new GatewayError('CALL_CANCELLED', 'a middleware answered in its place');
 
 function withoutLength(pairs: HeaderPairs): HeaderPairs {
   const kept: string[] = [];

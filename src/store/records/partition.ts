@@ -121,6 +121,8 @@ export class Partition {
     } catch (error) {
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK');
       this.#small.clear();
+      // What was written for nothing, perhaps in part, is a gap.
+      this.#end = fstatSync(this.#blocks).size;
       this.#readSubjects();
       throw error;
     }
@@ -183,8 +185,8 @@ export class Partition {
     const sealed = this.#sealer.seal(Buffer.concat(block.parts, block.bytes));
     // First: a row never names what is not there. What is written for nothing is a gap.
     const offset = this.#end;
+    for (let at = 0; at < sealed.length; ) at += writeSync(this.#blocks, sealed, at);
     this.#end += sealed.length;
-    writeSync(this.#blocks, sealed);
     const { lastInsertRowid } = this.#insert.run(
       subject,
       block.lastMs,
