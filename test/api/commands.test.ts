@@ -1,0 +1,103 @@
+/**
+ * Goal: the commands about calls and secrets print what the gateway has, and take values from where nobody sees them.
+ * Method: the real command against a real gateway.
+ */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { startTestGateway } from '../../src/testing/index.ts';
+
+const gateway = await startTestGateway({ shared: true });
+const directory = mkdtempSync(join(tmpdir(), 'fnway-commands-'));
+after(() => rmSync(directory, { recursive: true }));
+
+const program = join(import.meta.dirname, '../../src/cli/cli.ts');
+
+async function fnway(words: string[], input = ''): Promise<{ code: number; text: string }> {
+  const env = {
+    PATH: process.env.PATH,
+    FNWAY_URL: gateway.url,
+    FNWAY_TOKEN: gateway.adminToken,
+    NO_COLOR: '1',
+  };
+  const child = spawn(process.execPath, [program, ...words], { env, cwd: directory });
+  child.stdin.end(input);
+  let text = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', chunk => {
+      text += chunk;
+    });
+  const code = await new Promise<number>(resolve => child.once('close', resolve));
+  return { code, text };
+}
+
+const handler = (greeting: string) => `export default async request => {
+  console.log('called');
+  if (request.url.endsWith('/throw')) throw new Error('it broke');
+  return Response.json({ greeting: '${greeting}', body: await request.text() });
+};`;
+
+test('secrets are set from standard input, listed and removed, and never shown', async () => {
+  const set = await fnway(['secrets', 'set', 'API_KEY'], 'hunter2-hunter2\n');
+  assert.deepEqual([set.code, set.text], [0, '✓ API_KEY  set\n']);
+  const listed = await fnway(['secrets', 'list']);
+  assert.match(listed.text, /NAME +SET\nAPI_KEY {2}\d{4}-/);
+  assert.equal(listed.text.includes('hunter2'), false);
+  const { code } = await fnway([
+    'deploy',
+    'keyed',
+    '--script',
+    'printf %s "$API_KEY"',
+    '--secret',
+    'API_KEY',
+    '--auth',
+    'none',
+  ]);
+  assert.equal(code, 0);
+  assert.equal(await (await gateway.call('/function/keyed')).text(), 'hunter2-hunter2');
+  assert.equal((await fnway(['secrets', 'set', 'a-b'], 'x')).code, 2);
+  assert.equal((await fnway(['secrets', 'set', 'EMPTY'], '\n')).code, 2);
+  assert.equal((await fnway(['secrets', 'remove', 'API_KEY'])).code, 0);
+  assert.equal((await fnway(['secrets', 'remove', 'API_KEY'])).code, 3);
+});
+
+test('calls are listed and shown with their failure and their lines', async () => {
+  const source = { files: { 'handler.mjs': handler('hi') } };
+  await gateway.put('hello', { runtime: 'node', source, record: 'bodies' });
+  await gateway.call('/function/hello');
+  const failed = await gateway.call('/function/hello/throw');
+  const id = failed.headers.get('x-call-id')!;
+  const listed = await fnway(['invocations', 'list', 'hello']);
+  assert.match(listed.text, /^ID +STARTED +FUNCTION/);
+  assert.equal(listed.text.trim().split('\n').length, 3);
+  const only = await fnway(['invocations', 'list', '--state', 'failed', '--since', '1h', '--json']);
+  assert.deepEqual(
+    JSON.parse(only.text).map((item: { id: string }) => item.id),
+    [id],
+  );
+  const shown = await fnway(['invocations', 'show', id]);
+  assert.match(
+    shown.text,
+    /failure +function threw: it broke\n +at +handler\.mjs:3\n[\s\S]*lines\n.* called\n/,
+  );
+  assert.equal((await fnway(['invocations', 'show', 'inv_0123456789abcdefghjkmnpqrs'])).code, 3);
+  const lines = await fnway(['logs', 'hello', '--call', id]);
+  assert.match(lines.text, /v1 call [0-9a-z]{6} called\n/);
+});
+
+test('a call is made again on another version, or on code of this machine, and the difference shown', async () => {
+  const response = await gateway.call('/function/hello', { method: 'POST', body: 'x' });
+  const id = response.headers.get('x-call-id')!;
+  const same = await fnway(['invocations', 'replay', id]);
+  assert.match(same.text, /again, on version 1: inv_[0-9a-z]{26}\n✓ the same answer\n/);
+  writeFileSync(join(directory, 'handler.mjs'), handler('hello'));
+  const local = await fnway(['invocations', 'replay', id, '--local', '.']);
+  assert.equal(local.code, 0, local.text);
+  assert.match(
+    local.text,
+    /again, on the code in \.\n[\s\S]*- {3}"greeting": "hi",\n\+ {3}"greeting": "hello",\n/,
+  );
+});
