@@ -3,13 +3,15 @@
  * marked as the call's, a line at a time (docs/reference/link.md). What nobody's context writes (timers set while the
  * module loaded, other threads, file descriptors, programs that were started) goes out as it is: the instance's.
  *
- * In the stream, not beside it: lines keep their order among all that the process writes, and what a crash leaves behind
- * has been written.
+ * In the stream, not beside it: lines keep their order among all that the process writes, and whole lines are written when
+ * a crash comes.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 
 const current = new AsyncLocalStorage();
 const idChars = 26;
+/** A line that is longer is ended. */
+const lineCharsMax = 16_384;
 
 /** Writes to a standard stream without a look at whose it is, once the stream is in use. */
 const plainWrites = [];
@@ -34,8 +36,13 @@ export class CallOutput {
 
   /** The whole lines that this ends, marked; the rest is kept. */
   lines(stream, text) {
-    const all = this.#rests[stream] + text;
-    const end = all.lastIndexOf('\n') + 1;
+    let all = this.#rests[stream] + text;
+    let end = all.lastIndexOf('\n') + 1;
+    // The gateway cuts it there anyway: it need not grow here.
+    if (all.length - end > lineCharsMax) {
+      all += '\n';
+      end = all.length;
+    }
     this.#rests[stream] = all.slice(end);
     if (end === 0) return '';
     // Nearly always one line: nothing to split.

@@ -75,6 +75,7 @@ TICK_MS = 1
 MESSAGE_CHARS_MAX = 4_096
 STACK_CHARS_MAX = 8_192
 FILES_LISTED_MAX = 20
+LINE_CHARS_MAX = 16_384  # a line that a call writes is ended there: the gateway cuts it anyway
 
 PACKAGE = "fnway_function"
 HANDLER_NAMES = ("handle", "handler", "main")
@@ -252,8 +253,8 @@ current_call = contextvars.ContextVar("fnway_call", default=None)
 
 class CallText(io.TextIOWrapper):
     """A standard stream that marks the lines that a call writes as the call's
-    (docs/reference/link.md). In the stream, not beside it: lines keep their order, and what a crash
-    leaves behind has been written."""
+    (docs/reference/link.md). In the stream, not beside it: lines keep their order, and whole lines
+    are written when a crash comes."""
 
     def __init__(self, stream):
         super().__init__(
@@ -268,6 +269,8 @@ class CallText(io.TextIOWrapper):
         if written is None:
             written = call.written = {}
         whole, end, rest = (written.get(self, "") + text).rpartition("\n")
+        if len(rest) > LINE_CHARS_MAX:
+            whole, end, rest = whole + end + rest, "\n", ""
         written[self] = rest
         if end:
             mark = call.mark()

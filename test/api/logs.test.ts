@@ -203,6 +203,20 @@ async function sortedByStream(name: string, id: string): Promise<string[]> {
   ];
 }
 
+test('a line without an end does not grow for ever in the process that writes it', async () => {
+  const dots = 'for (let i = 0; i < 300; i++) process.stdout.write(".".repeat(100));';
+  const code = `export default () => { ${dots} return new Response(); };`;
+  const python =
+    'import sys\ndef handle(event):\n    for i in range(300):\n        sys.stdout.write("." * 100)\n';
+  await gateway.put('dots', { runtime: 'node', source: { files: { 'handler.mjs': code } } });
+  await gateway.put('pydots', { runtime: 'python', source: { files: { 'handler.py': python } } });
+  for (const name of ['dots', 'pydots']) {
+    const lines = await client.readLogs(name, { call: await call(name) });
+    assert.equal(lines.length, 2, name);
+    assert.ok(lines.every(line => /^\.{13000,}/.test(line.text)));
+  }
+});
+
 describe('what is written past the runtime', () => {
   for (const name of ['node', 'python']) {
     test(`${name}: goes to the call where it is the only one, again and again`, async () => {

@@ -44,7 +44,9 @@ export function listRecords(series: Series, query: RecordQuery): RecordPage {
     }
     if (items.length > query.limit) break;
     // All that begins later than this block's last has been given.
-    if (opened++ === openedBlocksMax && items.length <= query.limit)
+    // Blocks that reach beyond the page's beginning would lead back to it: they are opened, however many.
+    const isFurther = block.lastMs + 1 < filter.untilMs!;
+    if (opened++ >= openedBlocksMax && isFurther && items.length <= query.limit)
       return { items, next: idAt(block.lastMs + 1) };
     held.push(...wantedIn(block, query, filter));
   }
