@@ -30,14 +30,7 @@ import type {
   ReadOptions,
 } from './options.ts';
 
-export type {
-  InvocationOptions,
-  InvokeOptions,
-  ListOptions,
-  LogOptions,
-  PutOptions,
-  ReadOptions,
-} from './options.ts';
+export type * from './options.ts';
 
 /** Called with an absolute address as text, and always with `init`. The global fetch is one. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;

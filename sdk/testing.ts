@@ -9,7 +9,7 @@ import {
   type Reply,
   type Version,
 } from '../src/invoke/invoke.ts';
-import { userMiddleware } from '../src/invoke/middleware/users.ts';
+import { headersOf, userMiddleware } from '../src/invoke/middleware/users.ts';
 import type { Middleware, OwnReply } from './middleware.ts';
 
 export interface TestCall {
@@ -89,12 +89,6 @@ function callOf(call: TestCall): Call {
     ...{ label: undefined, parent: undefined, instance: undefined, gathering: false },
     deadlineMs: Number.POSITIVE_INFINITY,
   };
-}
-
-function headersOf(pairs: readonly string[]): Headers {
-  const headers = new Headers();
-  for (let i = 0; i < pairs.length; i += 2) headers.append(pairs[i]!, pairs[i + 1]!);
-  return headers;
 }
 
 function bytesOf(body: unknown): Uint8Array {

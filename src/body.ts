@@ -129,6 +129,21 @@ export class PushedBody implements BodyStream {
   }
 }
 
+/** All of a stream; undefined when it is longer, and then the rest is given up. */
+export async function collect(body: BodyStream, bytesMax: number): Promise<Uint8Array | undefined> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of body) {
+    bytes += chunk.length;
+    if (bytes > bytesMax) {
+      body.cancel(new Error(`the body is longer than ${bytesMax} bytes`));
+      return undefined;
+    }
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks, bytes);
+}
+
 /** Waits until a stream takes bytes again, or will never. Leaves no listener behind. */
 export function drained(writable: Writable): Promise<void> {
   return new Drain(writable).wait();

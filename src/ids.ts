@@ -4,7 +4,7 @@
  */
 import { randomBytes, randomFillSync } from 'node:crypto';
 
-const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
+export const alphabet = '0123456789abcdefghjkmnpqrstvwxyz';
 
 const textsAtOnce = 128;
 
@@ -52,7 +52,8 @@ export function newId(prefix: string, nowMs: number): string {
   return `${prefix}_${timePrefix}${idTails.take(16)}`;
 }
 
-function encodeTime(ms: number): string {
+/** The ten characters behind the prefix of an id that is made at a time. */
+export function encodeTime(ms: number): string {
   let rest = ms;
   let text = '';
   for (let i = 0; i < 10; i++) {

@@ -7,31 +7,32 @@ import { formsOf } from '../domain/secret.ts';
 export const mask = '***';
 
 export class Masks {
-  readonly #forms = new Map<string, { values: Set<string>; forms: string[] }>();
+  readonly #known = new Map<string, { values: Set<string>; forms: string[]; pattern: RegExp }>();
 
   /** From now on `value` is hidden in what the function says. */
   add(functionId: string, value: string): void {
-    const known = this.#forms.get(functionId) ?? { values: new Set(), forms: [] };
+    const known = this.#known.get(functionId) ?? { values: new Set(), forms: [], pattern: /(?!)/ };
     if (known.values.has(value)) return;
     known.values.add(value);
     // Longest first over all values: one may be a part of another.
     known.forms = [...new Set([...known.forms, ...formsOf(value)])].sort(
       (a, b) => b.length - a.length,
     );
-    this.#forms.set(functionId, known);
+    // One way through a text, however many there are. Without any, as for values that are too short, nothing matches.
+    if (known.forms.length > 0)
+      known.pattern = new RegExp(known.forms.map(form => escaped(form)).join('|'), 'g');
+    this.#known.set(functionId, known);
   }
 
   /** Whether there is anything to hide: most functions have no secrets. */
   has(functionId: string): boolean {
-    return this.#forms.has(functionId);
+    return this.#known.has(functionId);
   }
 
   hide(functionId: string, text: string): string {
-    const known = this.#forms.get(functionId);
+    const known = this.#known.get(functionId);
     if (known === undefined) return text;
-    let hidden = text;
-    for (const form of known.forms) hidden = hidden.replaceAll(form, mask);
-    return hidden;
+    return text.replace(known.pattern, mask);
   }
 
   /** The same value with all its texts, however deep, hidden. For failures. */
@@ -57,6 +58,11 @@ export class Masks {
   }
 
   remove(functionId: string): void {
-    this.#forms.delete(functionId);
+    this.#known.delete(functionId);
   }
+}
+
+/** A text as a pattern that matches it and nothing else. */
+function escaped(text: string): string {
+  return text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, '\\$&');
 }

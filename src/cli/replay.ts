@@ -67,9 +67,14 @@ function bytesOf({ body, base64 }: BodyView): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(Buffer.from(body ?? base64 ?? '', body === undefined ? 'base64' : 'utf8'));
 }
 
+/** Its secrets cannot be read: the code has to do without them, or with a variable of that name. */
 function definitionOf(view: FunctionView): FunctionDefinition {
   const { runtime, env, buildEnv, timeout, memory, stream, allowScripts } = view.latestVersion;
-  // Its secrets cannot be read: the code has to do without them, or with a variable of that name.
-  const version = { runtime, env, buildEnv, timeout, memory, stream, allowScripts };
-  return { ...withoutUndefined(version), auth: 'none' } as FunctionDefinition;
+  const { schema, signature, args, argKeys, allowExitCodes, result } = view.latestVersion;
+  return withoutUndefined<FunctionDefinition>({
+    ...{ runtime, env, buildEnv, timeout, memory, stream, allowScripts },
+    ...{ schema, signature, args, argKeys, allowExitCodes, result },
+    concurrency: view.concurrency,
+    auth: 'none',
+  });
 }

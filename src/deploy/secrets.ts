@@ -32,7 +32,7 @@ export class Secrets {
       this.#rows.set(keyOf(row.namespace, row.name), row);
   }
 
-  /** Who is told of every new value, after it is stored. */
+  /** Who is told of every new value, and that there is none any more, after it is stored. */
   set onChange(fn: (namespace: string, name: string) => void) {
     this.#onChange = fn;
   }
@@ -55,6 +55,7 @@ export class Secrets {
         'SECRET_NOT_FOUND',
         `there is no secret ${name} in the namespace ${namespace}`,
       );
+    this.#onChange(namespace, name);
   }
 
   /** In order of name. */

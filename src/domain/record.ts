@@ -1,8 +1,9 @@
 /**
  * What is remembered of an invocation, and how its failure is told: whose fault it was. Pure.
  */
-import type { FailureReason } from '../../client/errors.ts';
+import type { InvocationFailure } from '../../client/api.ts';
 import { errorKinds, type GatewayError } from '../errors.ts';
+import { alphabet } from '../ids.ts';
 import type { FunctionFailure } from './function.ts';
 
 /** Whose fault a failure is: the caller's, the function's or the platform's. */
@@ -26,18 +27,8 @@ export interface RecordSubject {
   readonly name: string;
 }
 
-export interface RecordFailure {
-  kind: FailureKind;
-  /** An error code of the gateway; FUNCTION_FAILED or CALL_DEADLINE_EXCEEDED for the function's own. */
-  code: string;
-  reason?: FailureReason;
-  message: string;
-  type?: string;
-  file?: string;
-  line?: number;
-  stack?: string;
-  exit?: string;
-}
+/** As it is told: a code of the gateway, FUNCTION_FAILED or CALL_DEADLINE_EXCEEDED for the function's own. */
+export type RecordFailure = InvocationFailure;
 
 /** One invocation, when it has ended. */
 export interface InvocationRecord {
@@ -103,11 +94,9 @@ export function timesOfPrefix(prefix: string): { fromMs: number; toMs: number } 
   return { fromMs: decodeTime(text.padEnd(10, '0')), toMs: decodeTime(text.padEnd(10, 'z')) };
 }
 
-const digits = '0123456789abcdefghjkmnpqrstvwxyz';
-
 function decodeTime(text: string): number {
   let ms = 0;
-  for (const digit of text) ms = ms * 32 + digits.indexOf(digit);
+  for (const digit of text) ms = ms * 32 + alphabet.indexOf(digit);
   return ms;
 }
 
@@ -116,6 +105,8 @@ function decodeTime(text: string): number {
  * too many calls came at once is not what one of them said.)
  */
 export function kindOf({ code }: GatewayError): FailureKind {
+  // An answer that its function broke off.
+  if (code === 'FUNCTION_FAILED') return 'function';
   const { status } = errorKinds[code];
   return status >= 400 && status < 500 && status !== 429 ? 'input' : 'system';
 }

@@ -2,8 +2,8 @@
  * The convention of operations over an instance of the http driver: POST a flat map of strings, answer 200 with one. What
  * is no such map is refused before anything is sent; any other answer is a failure of the function, which nobody retries.
  */
+import { collect } from '../body.ts';
 import { operationLimits, stringMapBody, stringMapProblem } from '../domain/operation.ts';
-import { GatewayError } from '../errors.ts';
 import {
   type Body,
   type Call,
@@ -45,7 +45,7 @@ export class OperationInstance implements Instance {
   async invoke(call: Call, signal: CallSignal, done: () => void): Promise<Reply> {
     let body: Uint8Array;
     try {
-      body = stringMapBody(await wholeOf(call.body));
+      body = stringMapBody(await wholeInput(call.body));
       if (signal.reason !== undefined) throw signal.reason;
     } catch (error) {
       done();
@@ -57,7 +57,7 @@ export class OperationInstance implements Instance {
       signal,
       done,
     );
-    const answer = await read(reply.body);
+    const answer = await atMost(reply.body, operationLimits.answerBytesMax);
     if (answer === undefined) {
       return invalid(`its answer is longer than ${operationLimits.answerBytesMax} bytes`);
     }
@@ -90,26 +90,13 @@ function withoutBody(headers: HeaderPairs): string[] {
   return kept;
 }
 
-/** Of a stream that found no room where bodies are gathered. It was bounded there. */
-async function wholeOf(body: Body): Promise<Uint8Array> {
-  if (!isStream(body)) return body;
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of body) chunks.push(chunk);
-  return Buffer.concat(chunks);
+/** A stream is one that found no room where bodies are gathered; it was bounded there. */
+async function wholeInput(body: Body): Promise<Uint8Array> {
+  return (await atMost(body, Number.POSITIVE_INFINITY))!;
 }
 
-/** Undefined when there is too much of it; the rest is not read. */
-async function read(body: Body): Promise<Uint8Array | undefined> {
-  if (!isStream(body)) return body.length > operationLimits.answerBytesMax ? undefined : body;
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > operationLimits.answerBytesMax) {
-      body.cancel(new GatewayError('CALL_CANCELLED', 'the answer is too long'));
-      return undefined;
-    }
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+/** Undefined when there is more. */
+async function atMost(body: Body, bytesMax: number): Promise<Uint8Array | undefined> {
+  if (isStream(body)) return collect(body, bytesMax);
+  return body.length > bytesMax ? undefined : body;
 }

@@ -127,7 +127,10 @@ export function bodyView(headers: readonly string[], bytes: Uint8Array): BodyVie
   const pairs: Array<[string, string]> = [];
   for (let i = 0; i < headers.length; i += 2) pairs.push([headers[i]!, headers[i + 1]!]);
   try {
-    return { headers: pairs, body: new TextDecoder('utf-8', { fatal: true }).decode(bytes) };
+    return {
+      headers: pairs,
+      body: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes),
+    };
   } catch {
     return { headers: pairs, base64: Buffer.from(bytes).toString('base64') };
   }

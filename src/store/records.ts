@@ -12,6 +12,7 @@ import {
   type RecordState,
   type RecordSubject,
   timeOfId,
+  timesOfPrefix,
 } from '../domain/record.ts';
 
 /** What went in and came out of one call. Headers are names and values in turn. */
@@ -96,7 +97,8 @@ export function isWanted(record: InvocationRecord, query: RecordQuery): boolean 
     (query.origin === undefined || record.origin === query.origin) &&
     (query.sinceMs === undefined || startMs >= query.sinceMs) &&
     (query.untilMs === undefined || startMs <= query.untilMs) &&
-    (query.idPrefix === undefined || record.id.startsWith(query.idPrefix)) &&
+    (query.idPrefix === undefined ||
+      (timesOfPrefix(query.idPrefix) !== undefined && record.id.startsWith(query.idPrefix))) &&
     (query.after === undefined || record.id < query.after)
   );
 }

@@ -248,6 +248,10 @@ test('no file of the data directory and no log holds a value; files of secrets g
       .map(entry => join(entry.parentPath, entry.name))
       .filter(path => readFileSync(path).includes(value));
   assert.deepEqual(findings(), []);
+  await own.client.removeSecret('CANARY');
+  assert.equal(existsSync(file), false, 'what is removed is nobody’s any more');
+  await own.client.putSecret('CANARY', value);
+  assert.equal((await own.call('/function/tells')).status, 502);
   await own.client.removeFunction('tells');
   await waitFor(() => !existsSync(file));
   await own.stop();
@@ -255,6 +259,18 @@ test('no file of the data directory and no log holds a value; files of secrets g
   assert.equal(existsSync(join(file, '../..')), false);
   assert.equal(logged.join('\n').includes(value), false);
   rmSync(data, { recursive: true });
+});
+
+test('a secret is hidden before a long text is cut, so that no half of it is left', async () => {
+  const value = 'k'.repeat(100);
+  await client.putSecret('LONG', value);
+  await gateway.put('cut', {
+    script: 'printf %s "$LONG" >&2; printf "%01950d" 0 >&2; exit 1',
+    secrets: ['LONG'],
+  });
+  const { log } = await (await gateway.call('/function/cut')).json();
+  assert.match(log.join(), /0{1900}/);
+  assert.equal(log.join().includes('kkk'), false);
 });
 
 test('secrets survive a restart', async () => {

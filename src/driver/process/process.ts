@@ -70,7 +70,7 @@ export interface ProcessDriver extends Driver {
   readonly keeper: Keeper;
   /** Fills the warm pools. */
   warmUp(): Promise<void>;
-  /** A secret has another value: files that have it get the new one at once. */
+  /** A secret has another value, or none any more: files that have it get the new one at once, or go. */
   rotate(namespace: string, name: string): void;
   /** The function was removed. */
   forget(functionId: string): void;
@@ -168,9 +168,15 @@ class Processes implements ProcessDriver {
   async start(version: Version): Promise<Started> {
     if (this.#closed) throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
     const runtime = this.#runtimeOf(version);
-    const started = await (runtime.protocol === 'link'
-      ? this.#startLinked(version, runtime)
-      : this.#startStdio(version, runtime));
+    const starting =
+      runtime.protocol === 'link'
+        ? this.#startLinked(version, runtime)
+        : this.#startStdio(version, runtime);
+    const started = await starting.catch(error => {
+      // It may tell what a process wrote before it ended.
+      error.message = this.#options.masks.hide(version.functionId, error.message);
+      throw error;
+    });
     if (started.ok) {
       const { instance } = started;
       this.#instances.add(instance);
@@ -358,6 +364,7 @@ class Processes implements ProcessDriver {
       memory: this.#memory,
       users: this.#options.users,
       output,
+      hide: text => this.#options.masks.hide(version.functionId, text),
       bufferedBodyBytesMax,
     });
     return { ok: true, instance };
@@ -380,7 +387,8 @@ class Processes implements ProcessDriver {
     });
     let text = '';
     const gather = (chunk: Buffer) => {
-      text = (text + chunk.toString('utf8')).slice(-4000);
+      const hidden = this.#options.masks.hide(version.functionId, text + chunk.toString('utf8'));
+      text = hidden.slice(-4000);
     };
     child.stdout.on('data', gather);
     child.stderr.on('data', gather);

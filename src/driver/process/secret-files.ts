@@ -54,8 +54,9 @@ export class SecretFiles {
     return file;
   }
 
-  remove(functionId: string): void {
-    if (this.#directory !== undefined) this.#remove(join(this.#directory, functionId));
+  /** All of a function's, or one. */
+  remove(functionId: string, name = ''): void {
+    if (this.#directory !== undefined) this.#remove(join(this.#directory, functionId, name));
   }
 
   close(): void {

@@ -55,7 +55,11 @@ export class InstanceSecrets {
   rotate(namespace: string, name: string): void {
     const value = this.#secretOf(namespace, name);
     const users = this.#users.get(`${namespace}/${name}`);
-    if (value === undefined || users === undefined) return;
+    if (users === undefined) return;
+    if (value === undefined) {
+      for (const functionId of users.keys()) this.#files.remove(functionId, name);
+      return;
+    }
     // Hidden from all before anybody has it.
     for (const functionId of users.keys()) this.#masks.add(functionId, value);
     for (const [functionId, identity] of users)

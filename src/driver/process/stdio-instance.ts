@@ -4,7 +4,7 @@
  * function. The request's head is in the environment, in the names of CGI (RFC 3875).
  */
 
-import { type BodyStream, drained, PushedBody } from '../../body.ts';
+import { type BodyStream, collect, drained, PushedBody } from '../../body.ts';
 import type { Clock } from '../../clock.ts';
 import { argumentsOf, isAllowedExit, scriptResult } from '../../domain/operation.ts';
 import { GatewayError } from '../../errors.ts';
@@ -34,6 +34,8 @@ export interface StdioInstanceOptions {
   memory: MemoryLimits;
   users: Users;
   output: OutputLog;
+  /** Takes the function's secrets out of a text. */
+  hide(text: string): string;
   bufferedBodyBytesMax: number;
 }
 
@@ -103,11 +105,18 @@ export class StdioInstance implements Instance {
 
   /** They are words of their own to the script, whatever is in them: no shell reads them. */
   async #argumentsOf(call: Call): Promise<readonly string[]> {
-    const { version, bufferedBodyBytesMax } = this.#options;
-    const { spec } = version;
+    const { spec } = this.#options.version;
     if (spec.argKeys === undefined) return spec.args ?? [];
-    if (isStream(call.body)) call.body = await wholeOf(call.body, bufferedBodyBytesMax);
+    if (isStream(call.body)) call.body = await this.#whole(call.body);
     return argumentsOf(spec, call.body);
+  }
+
+  async #whole(body: BodyStream): Promise<Uint8Array> {
+    const { bufferedBodyBytesMax } = this.#options;
+    const whole = await collect(body, bufferedBodyBytesMax);
+    if (whole !== undefined) return whole;
+    const detail = `the body is longer than ${bufferedBodyBytesMax} bytes`;
+    throw new GatewayError('BODY_TOO_LARGE', detail);
   }
 
   #start(call: Call, args: readonly string[]): Promise<Child> {
@@ -257,7 +266,9 @@ class Run {
       () => clock.monotonicMs(),
     );
     this.#child.stderr.on('data', (chunk: Buffer) => {
-      this.#stderrTail = (this.#stderrTail + chunk.toString('utf8')).slice(-stderrTailBytes);
+      // Hidden before it is cut: half a secret is one too.
+      const text = this.#options.hide(this.#stderrTail + chunk.toString('utf8'));
+      this.#stderrTail = text.slice(-stderrTailBytes);
       lines.push(chunk);
     });
     void this.#child.exited.then(() => lines.end());
@@ -291,18 +302,6 @@ class Run {
       this.#child.kill();
     }
   }
-}
-
-async function wholeOf(body: BodyStream, bytesMax: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > bytesMax)
-      throw new GatewayError('BODY_TOO_LARGE', `the body is longer than ${bytesMax} bytes`);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
 }
 
 function contentTypeOf(body: Buffer): string {

@@ -31,7 +31,7 @@ export const invocationQuerySchema = z.strictObject({
   origin: z.enum(origins).optional(),
   since: momentSchema.optional(),
   until: momentSchema.optional(),
-  prefix: z.string().max(30).optional().meta({ description: 'start of the id' }),
+  prefix: z.string().min(1).max(30).optional().meta({ description: 'start of the id' }),
   limit: z.coerce.number().int().min(1).max(1000).default(100),
   cursor: z.string().max(30).optional(),
 });

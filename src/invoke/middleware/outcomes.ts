@@ -111,7 +111,5 @@ function brokenOff(error: Error, signal: CallSignal): RecordFailure {
   const { reason } = signal;
   if (reason?.code === 'CALL_DEADLINE_EXCEEDED')
     return failureOf({ reason: 'timeout', message: reason.message });
-  if (reason !== undefined) return refused(reason);
-  const isFunctions = isGatewayError(error) && error.code === 'FUNCTION_FAILED';
-  return isFunctions ? { ...refused(error), kind: 'function' } : refused(error);
+  return refused(reason ?? error);
 }

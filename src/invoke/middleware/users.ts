@@ -10,7 +10,7 @@ import type {
   OwnReply,
   Middleware as UserMiddleware,
 } from '../../../sdk/middleware.ts';
-import type { BodyStream } from '../../body.ts';
+import { type BodyStream, collect } from '../../body.ts';
 import { GatewayError, isGatewayError } from '../../errors.ts';
 import {
   type Body,
@@ -205,15 +205,10 @@ class Run {
   async #collected(reply: Reply): Promise<Reply> {
     const { body } = reply;
     if (this.#user.wholeBodies !== true || !isStream(body)) return reply;
-    const chunks: Uint8Array[] = [];
-    let bytes = 0;
-    for await (const chunk of body) {
-      bytes += chunk.length;
-      if (bytes > this.#options.bufferedBodyBytesMax)
-        throw this.#broken('wholeBodies', 'the answer is longer than what may be collected');
-      chunks.push(Uint8Array.from(chunk));
-    }
-    return { ...reply, body: Buffer.concat(chunks, bytes) };
+    const whole = await collect(body, this.#options.bufferedBodyBytesMax);
+    if (whole === undefined)
+      throw this.#broken('wholeBodies', 'the answer is longer than what may be collected');
+    return { ...reply, body: whole };
   }
 }
 
@@ -308,7 +303,8 @@ function withoutLength(pairs: HeaderPairs): HeaderPairs {
   return kept;
 }
 
-function headersOf(pairs: HeaderPairs): Headers {
+/** As the web has them. */
+export function headersOf(pairs: HeaderPairs): Headers {
   const headers = new Headers();
   for (let i = 0; i < pairs.length; i += 2) headers.append(pairs[i]!, pairs[i + 1]!);
   return headers;

@@ -3,9 +3,9 @@
  * on its way in is the caller's mistake, and nothing runs; on its way out, the function's failure.
  */
 import type { Issue } from '../../../client/errors.ts';
+import { collect } from '../../body.ts';
 import { GatewayError } from '../../errors.ts';
 import {
-  type Body,
   type Call,
   failedReply,
   isStream,
@@ -96,7 +96,7 @@ function textOf(bytes: Uint8Array): string {
 /** Only successes are held against the schema: an error's body says what went wrong. */
 async function checked(reply: Reply, check: Check, bytesMax: number): Promise<Reply> {
   if (reply.failure !== undefined || reply.status < 200 || reply.status > 299) return reply;
-  const body = await whole(reply.body, bytesMax);
+  const body = isStream(reply.body) ? await collect(reply.body, bytesMax) : reply.body;
   if (body === undefined) {
     const message = `the answer is longer than ${bytesMax} bytes, and its schema needs it whole`;
     return failedReply({ reason: 'reply-invalid', message });
@@ -106,17 +106,4 @@ async function checked(reply: Reply, check: Check, bytesMax: number): Promise<Re
   const where = issue.path === '' ? 'it' : issue.path;
   const message = `the answer is not as schema.out says: ${where} ${issue.message}`;
   return failedReply({ reason: 'reply-invalid', message });
-}
-
-/** Undefined when it is too long. */
-async function whole(body: Body, bytesMax: number): Promise<Uint8Array | undefined> {
-  if (!isStream(body)) return body;
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    if (bytes > bytesMax) return undefined;
-    chunks.push(Uint8Array.from(chunk));
-  }
-  return Buffer.concat(chunks, bytes);
 }

@@ -147,6 +147,8 @@ function recordsAreFound(define: Define): void {
       [{ idPrefix: left.id.slice(0, 14) }, [left.id]],
       [{ idPrefix: 'inv_zz' }, []],
       [{ idPrefix: 'req_' }, []],
+      // No id begins so, though one could go on to: `inv_` is the least that says anything.
+      [{ idPrefix: 'in' }, []],
     ];
     for (const [query, ids] of found)
       assert.deepEqual(await idsOf(store, query), ids, JSON.stringify(query));

@@ -5,6 +5,7 @@ import {
   timeOfId,
   timesOfPrefix,
 } from '../../domain/record.ts';
+import { encodeTime } from '../../ids.ts';
 import {
   isLineWanted,
   isWanted,
@@ -47,7 +48,7 @@ export function listRecords(series: Series, query: RecordQuery): RecordPage {
     // Blocks that reach beyond the page's beginning would lead back to it: they are opened, however many.
     const isFurther = block.lastMs + 1 < filter.untilMs!;
     if (opened++ >= openedBlocksMax && isFurther && items.length <= query.limit)
-      return { items, next: idAt(block.lastMs + 1) };
+      return { items, next: `inv_${encodeTime(block.lastMs + 1)}` };
     held.push(...wantedIn(block, query, filter));
   }
   items.push(...held.sort(newestFirst));
@@ -93,16 +94,6 @@ function filterOf(query: RecordQuery): BlockFilter | undefined {
     ...(statusClass !== undefined && { statusClass }),
     ...((state ?? kind ?? origin) !== undefined && { masks: masksWanted(query) }),
   };
-}
-
-const digits = '0123456789abcdefghjkmnpqrstvwxyz';
-
-/** The least of all ids that are made at a time. */
-function idAt(ms: number): string {
-  let text = '';
-  for (let i = 0, rest = ms; i < 10; i++, rest = Math.floor(rest / 32))
-    text = digits[rest % 32] + text;
-  return `inv_${text}`;
 }
 
 export function findRecord(series: Series, id: string): InvocationRecord | undefined {
