@@ -68,8 +68,13 @@ class CallInProgress {
     const onCredit = this.onCredit;
     this.onCredit = undefined;
     onCredit?.();
-    this.output?.end();
+    this.endOutput();
     this.onEnd();
+  }
+
+  /** Before the last frame: whoever has the answer finds all that was written before it. */
+  endOutput() {
+    this.output?.end();
   }
 }
 
@@ -299,6 +304,7 @@ function send(call, status, headers, body) {
     const bytes = body === null ? empty : body;
     const room = payloadBytesMax - head.length;
     if (bytes.length * (typeof bytes === 'string' ? 3 : 1) <= room) {
+      call.endOutput();
       call.link.head(types.REPLY, endFlag, call.stream, head, bytes);
       return call.end();
     }
@@ -364,6 +370,7 @@ async function sendBody(call, body) {
     if (cancelled === undefined) print(error);
     return;
   }
+  call.endOutput();
   if (call.cancelled !== undefined) call.link.frame(types.CANCEL, 0, call.stream, 0);
   else call.link.frame(types.DATA, endFlag, call.stream, 0);
   call.end();

@@ -279,7 +279,8 @@ class CallText(io.TextIOWrapper):
 
 
 def end_output(call):
-    """The call is over: what has no end of its line gets one."""
+    """The call is over: what has no end of its line gets one. Before the last frame of its answer:
+    whoever has that finds all that was written before it."""
     written, call.written = call.written, None
     for stream, rest in written.items():
         if rest:
@@ -644,9 +645,12 @@ class Link:
         length = len(head)
         if type(body) is not bytes:
             self.stream_reply(call, head, body)
-        elif call.cancelled:
             return
-        elif length + len(body) <= PAYLOAD_BYTES_MAX:
+        if call.written is not None:
+            end_output(call)
+        if call.cancelled:
+            return
+        if length + len(body) <= PAYLOAD_BYTES_MAX:
             size = length + len(body)
             header = pack_header(size, REPLY, END, 0, call.stream, length)
             self.post_reply(header + head + body)
@@ -682,6 +686,8 @@ class Link:
                 try:
                     item = step() if step else wait_for(items.__anext__(), call)
                 except (StopIteration, StopAsyncIteration):
+                    if call.written is not None:
+                        end_output(call)
                     self.send_body(call, b"", None if head_sent else head, True)
                     return
                 data, content_type = stream_item(item)
@@ -710,6 +716,8 @@ class Link:
     # -- failing
 
     def fail(self, call, problem):
+        if call.written is not None:
+            end_output(call)
         self.post(frame(FAIL, encode_problem(problem), stream=call.stream))
 
     def fail_threw(self, call, error):
@@ -727,6 +735,8 @@ class Link:
             self.fail(call, problem)
 
     def cancel(self, call, reason):
+        if call.written is not None:
+            end_output(call)
         if not call.cancelled:
             reason = reason[:MESSAGE_CHARS_MAX].encode("utf-8", "replace")
             self.post(frame(CANCEL, reason, stream=call.stream))
