@@ -44,6 +44,7 @@ const noLimits: Record<string, string> = {
   'src/link/link.ts aloneCallsMin': 'how bytes are written',
   'src/link/frames.ts typeMax': 'of the protocol',
   'src/driver/process/child.ts outputAfterExitMsMax': 'a wait for output that is on its way',
+  'src/driver/process/cgroup.ts adoptTriesMax': 'as many rounds as find all but a fork bomb',
   'src/driver/process/cgroup.ts removeTriesMax': 'tidying up',
   'src/cli/completion.ts namesMsMax': 'completion leaves names out',
   'src/driver/contract.ts testMsMax': 'of tests',

@@ -133,6 +133,19 @@ describe('control groups', { skip: whyNot() }, () => {
     await waitFor(() => group!.outOfMemory(), { what: 'the end of the child' });
   });
 
+  test('what the process started before it came is adopted, and counts', async () => {
+    const puppet = await startPuppet();
+    const spawned = `require('child_process').spawn('/bin/sh', ['-c',
+      'read go; head -c ${512 * mebi} /dev/zero | tail -c ${512 * mebi} >/dev/null'],
+      { stdio: ['pipe', 'ignore', 'ignore'] })`.replaceAll('\n', ' ');
+    await puppet.ask(`globalThis.child = ${spawned}; child.pid`);
+    const group = await open().enclose(puppet.pid);
+    group!.limit(128 * mebi);
+    await group!.adopt();
+    puppet.tell("child.stdin.write('go\\n')");
+    await waitFor(() => group!.outOfMemory(), { what: 'the end of the child' });
+  });
+
   test('a release ends what left its process group, and removes the group', async () => {
     const puppet = await startPuppet();
     const cgroups = open();

@@ -35,6 +35,11 @@ export interface Cgroup {
    * refuses.
    */
   limit(memoryBytes: number): boolean;
+  /**
+   * Takes in what the process started before it came: such a process is in no list of the group, and what it starts
+   * neither. A look at every process of the machine, so only where there may be one.
+   */
+  adopt(): Promise<void>;
   /** The kernel has ended a process of the group for want of memory. Known also after the release. */
   outOfMemory(): boolean;
   /** Of all its processes together, what they had before they came included; 0 when it is gone. */
@@ -59,6 +64,8 @@ const subtreeFile = 'cgroup.subtree_control';
 /** Where the gateway itself goes when its group hands controllers down. */
 const leafName = 'fnway-gateway';
 const unifiedRoot = '/sys/fs/cgroup';
+/** A process that forks all the while is not followed for ever; what it started last is found by the keeper. */
+const adoptTriesMax = 8;
 const removeTriesMax = 20;
 const removeRetryMs = 50;
 
@@ -233,6 +240,16 @@ async function enclose(layout: Layout, pid: number, clock: Clock): Promise<Cgrou
         // The group is gone with its process, or the kernel refuses.
         limited = undefined;
         return false;
+      }
+    },
+    async adopt() {
+      for (let tries = 0; tries < adoptTriesMax; tries++) {
+        const inside = new Set(pidsIn(path));
+        if (!inside.has(pid)) return;
+        const strays = treeOf(pid, readProcesses()).filter(one => !inside.has(one));
+        if (strays.length === 0) return;
+        const procs = join(path, 'cgroup.procs');
+        await Promise.allSettled(strays.map(one => writeFile(procs, String(one))));
       }
     },
     outOfMemory,

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { afterEach, test } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { FakeClock } from '../../testing/fake-clock.ts';
 import { waitFor } from '../../testing/wait-for.ts';
 import type { Cgroup } from './cgroup.ts';
@@ -139,6 +140,7 @@ test('a tree in a control group costs no look at the machine, and is looked at n
   let reads = 0;
   const cgroup: Cgroup = {
     limit: () => true,
+    adopt: () => assert.fail('it was enclosed before its code ran'),
     outOfMemory: () => false,
     residentBytes() {
       reads++;
@@ -161,5 +163,40 @@ test('a tree in a control group costs no look at the machine, and is looked at n
   await clock.advance(1);
   assert.equal(times, 1);
   assert.equal(bound.exceeded(), true);
+  bound.release();
+});
+
+test('a tree whose group comes late is looked at until all of it is in there', async () => {
+  const clock = new FakeClock();
+  const tree = await startTree();
+  const late = Promise.withResolvers<Cgroup>();
+  const adopted = Promise.withResolvers<void>();
+  let adoptions = 0;
+  const cgroup: Cgroup = {
+    limit: () => true,
+    adopt() {
+      adoptions++;
+      return adopted.promise;
+    },
+    outOfMemory: () => false,
+    residentBytes: () => 1,
+    release() {},
+  };
+  let times = 0;
+  const bound = limitMemory(clock).bound({
+    pid: tree.pid,
+    memoryBytes: limit,
+    enclosed: late.promise,
+    onOverLimit: () => times++,
+  });
+  await setImmediate();
+  late.resolve(cgroup);
+  await waitFor(() => adoptions === 1);
+  await clock.advance(1000);
+  assert.equal(times, 0);
+  await tree.grow('child', 220);
+  await clock.advance(100);
+  assert.equal(times, 1);
+  adopted.resolve();
   bound.release();
 });

@@ -96,12 +96,23 @@ export function limitMemory(clock: Clock): MemoryLimits {
     }
   }
 
+  async function enterGroup(entry: Entry): Promise<void> {
+    const { enclosed, memoryBytes } = entry.watched;
+    let runsAlready = false;
+    setImmediate(() => {
+      runsAlready = true;
+    });
+    const cgroup = await enclosed;
+    if (!cgroup?.limit(memoryBytes)) return;
+    // The kernel was slow to move the process: the function runs, and may have started others.
+    if (runsAlready) await cgroup.adopt();
+    entry.cgroup = cgroup;
+  }
+
   return {
     bound(watched) {
       const entry: Entry = { watched, cgroup: undefined, exceeded: false };
-      void watched.enclosed?.then(cgroup => {
-        if (cgroup?.limit(watched.memoryBytes)) entry.cgroup = cgroup;
-      });
+      void enterGroup(entry);
       entries.add(entry);
       schedule();
       return {
