@@ -323,6 +323,12 @@ class Call:
         else:
             lock.acquire()
 
+    def stop_waiting(self):
+        future = self.future  # its worker may let it go meanwhile
+        if future is not None:
+            future.cancel()
+        self.wake()
+
     def wake(self):
         lock, self.waiter = self.waiter, None
         if lock is not None:
@@ -481,9 +487,7 @@ class Link:
                             # No handler has it yet, and none will.
                             call.parts = None
                             self.let_go(call)
-                        if call.future is not None:
-                            call.future.cancel()
-                        call.wake()
+                        call.stop_waiting()
                         self.check_stop()
                 elif kind == PING:
                     self.post(frame(PONG, b"", arg=arg))
@@ -622,6 +626,11 @@ class Link:
     def let_go(self, call):
         """The call holds its place until here: a cancelled one is ended with CANCEL."""
         self.streams.pop(call.stream, None)
+        # Threads that wait remember their last call. What it held is the user's: a body, and by a
+        # coroutine's exception all that its frames reached.
+        call.body = b""
+        if call.future is not None:
+            call.future = None
         if call.cancelled:
             self.post(frame(CANCEL, b"", stream=call.stream))
 

@@ -380,3 +380,34 @@ def handle(event):
     assert.equal(await (await held).text(), 'held', name);
   }
 });
+
+test('Python: what a call held is let go when it ends, though its thread has no other call yet', async () => {
+  await put(
+    'lets-go',
+    python(
+      `import gc, threading, time, weakref
+class Held: pass
+last = None
+made = threading.Event()
+async def fails():
+    global last
+    held = Held()
+    last = weakref.ref(held)
+    made.set()
+    raise ValueError("its trace reaches what it held")
+def handle(event):
+    if event.path == "/fails": return fails()
+    made.wait(20)
+    until = time.monotonic() + 20
+    while last() is not None and time.monotonic() < until:
+        gc.collect()
+        time.sleep(0.005)
+    return "let go" if last() is None else "kept"`,
+      { instances: { max: 1 }, timeout: '50s' },
+    ),
+  );
+  // The one that watches has a thread of its own throughout, so that the other's gets no second call.
+  const watching = textOf('/function/lets-go/watches');
+  await failed('/function/lets-go/fails', 'threw');
+  assert.equal(await watching, 'let go');
+});
