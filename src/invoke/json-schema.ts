@@ -13,7 +13,7 @@ export const schemaBytesMax = 65_536;
 
 /** Throws SCHEMA_INVALID; `path` is where the schema stands. */
 export async function compileSchema(schema: JsonSchema, path: string): Promise<Check> {
-  const [{ Ajv2020 }, formats] = await Promise.all([
+  const [{ Ajv2020, str }, formats] = await Promise.all([
     import('ajv/dist/2020.js'),
     import('ajv-formats'),
   ]);
@@ -25,6 +25,16 @@ export async function compileSchema(schema: JsonSchema, path: string): Promise<C
   // One error is enough to refuse a value, and all of them may take long to find.
   const ajv = new Ajv2020({ strict: false, allErrors: false, logger: false });
   formats.default.default(ajv);
+  for (const [keyword, { holds, what }] of Object.entries(lengthKeywords)) {
+    ajv.removeKeyword(keyword);
+    ajv.addKeyword({
+      ...{ keyword, type: 'string', schemaType: 'number', errors: false },
+      compile: (limit: number) => (text: string) => holds(text, limit),
+      error: {
+        message: ({ schemaCode }) => str`must NOT have ${what} than ${schemaCode} characters`,
+      },
+    });
+  }
   let validate: ReturnType<typeof ajv.compile>;
   try {
     validate = ajv.compile(schema);
@@ -49,6 +59,33 @@ export async function compileSchema(schema: JsonSchema, path: string): Promise<C
       message: keyword === 'additionalProperties' ? 'is not expected' : text,
     };
   };
+}
+
+/**
+ * The library counts the characters (code points) of every text, which took more than all other checks of a kilobyte
+ * together. A text's length, which costs nothing, is from once to twice that count, and decides nearly always.
+ */
+const lengthKeywords = {
+  maxLength: {
+    holds: (text: string, max: number) =>
+      text.length <= max || (text.length <= 2 * max && codePoints(text) <= max),
+    what: 'more',
+  },
+  minLength: {
+    holds: (text: string, min: number) =>
+      text.length >= 2 * min || (text.length >= min && codePoints(text) >= min),
+    what: 'fewer',
+  },
+};
+
+function codePoints(text: string): number {
+  let count = text.length;
+  for (let i = 1; i < text.length; i++) {
+    const isPair =
+      (text.charCodeAt(i) & 0xfc00) === 0xdc00 && (text.charCodeAt(i - 1) & 0xfc00) === 0xd800;
+    if (isPair) count--;
+  }
+  return count;
 }
 
 function refusal(path: string, what: string): GatewayError {
