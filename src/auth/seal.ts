@@ -20,6 +20,8 @@ import { openSecretFile } from './secret-file.ts';
 export interface Sealer {
   /** Text is sealed as UTF-8. */
   seal(plain: Uint8Array | string): Uint8Array;
+  /** The same as pieces to write one behind another: what is large is not copied again. */
+  sealParts(plain: Uint8Array): Uint8Array[];
   /** Throws DATA_DIRECTORY_UNUSABLE when the bytes were sealed by another key, or are damaged. */
   open(sealed: Uint8Array): Buffer;
   /** `open`, as UTF-8 text. */
@@ -57,18 +59,20 @@ export function createSealer(key: Uint8Array): Sealer {
   const header = Buffer.from([formatVersion, ...keyId]);
   const options = { authTagLength: tagBytes };
 
-  function seal(plain: Uint8Array | string): Uint8Array {
-    const bytes = typeof plain === 'string' ? Buffer.from(plain) : plain;
-    const sealed = Buffer.allocUnsafeSlow(bytesMin + bytes.length);
-    sealed.set(header);
-    const nonce = sealed.subarray(headerBytes, headerBytes + nonceBytes);
+  function sealParts(plain: Uint8Array): Uint8Array[] {
+    const start = Buffer.allocUnsafe(headerBytes + nonceBytes);
+    start.set(header);
+    const nonce = start.subarray(headerBytes);
     randomFillSync(nonce);
     const cipher = createCipheriv(algorithm, secretKey, nonce, options);
     cipher.setAAD(header);
-    sealed.set(cipher.update(bytes), headerBytes + nonceBytes);
+    const sealed = cipher.update(plain);
     cipher.final();
-    sealed.set(cipher.getAuthTag(), sealed.length - tagBytes);
-    return sealed;
+    return [start, sealed, cipher.getAuthTag()];
+  }
+
+  function seal(plain: Uint8Array | string): Uint8Array {
+    return Buffer.concat(sealParts(typeof plain === 'string' ? Buffer.from(plain) : plain));
   }
 
   function open(sealed: Uint8Array): Buffer {
@@ -88,7 +92,7 @@ export function createSealer(key: Uint8Array): Sealer {
     return plain;
   }
 
-  return { seal, open, openText: sealed => open(sealed).toString('utf8') };
+  return { seal, sealParts, open, openText: sealed => open(sealed).toString('utf8') };
 }
 
 function checkHeader(sealed: Uint8Array, header: Buffer): void {

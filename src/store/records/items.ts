@@ -4,7 +4,9 @@
  *
  *   0 length of all · 4 kind · 5 outcome or stream · 6 status · 8 subject's number · 12 version · 16 time (f64, ms)
  *
- * Integers are little-endian. The bytes never leave the data directory; a change of them is a new `formatVersion`.
+ * and have a length that 8 divides, so that numbers are written whole, into views of the same memory: byte by byte they
+ * cost more than all the rest of a record. Numbers are little-endian, as are all machines that Node runs on. The bytes
+ * never leave the data directory; a change of them is a new `formatVersion`.
  */
 import {
   callers,
@@ -23,10 +25,19 @@ export const formatVersion = 1;
 export const itemKinds = ['records', 'lines', 'bodies'] as const;
 export type ItemKind = (typeof itemKinds)[number];
 
-export const itemHeaderBytes = 24;
-const recordBytes = 92;
-const lineBytes = 51;
-const idChars = 26;
+/**
+ * Behind the header: of a record 24 duration (f64, ms) · 32 attempt · 34 origin · 35 caller · 36 length of method and
+ * target · 38 has an instance, has details · 40 id, instance, method and target · details, as JSON;
+ */
+const recordBytes = 40;
+/** of a line 24 has a call · 25 length of the instance's id · 28 length of the text · 32 call · instance · text; */
+const lineBytes = 32;
+/** of bodies 24 length of the head · 28 of the input · 32 of the output · 40 head, as JSON · input · output. */
+const bodiesBytes = 40;
+const idChars = 30;
+const noInstance = '\0'.repeat(idChars);
+const hasInstance = 1;
+const hasDetails = 2;
 
 /** What succeeded, failed by kind, or was cancelled: one number, so that a block can say which it holds. */
 const outcomes = ['succeeded', ...failureKinds, 'cancelled'] as const;
@@ -38,21 +49,32 @@ export interface ItemHeader {
   version: number;
   status: number;
   timeMs: number;
-  /** A bit for its outcome and one for its origin; 0 unless it is a record. */
+  /** See maskOf; 0 unless it is a record. */
   mask: number;
 }
 
-export function readHeader(buffer: Buffer, at: number): ItemHeader {
-  const kind = itemKinds[buffer[at + 4]!]!;
-  return {
-    bytes: buffer.readUInt32LE(at),
-    kind,
-    subject: buffer.readUInt32LE(at + 8),
-    version: buffer.readUInt32LE(at + 12),
-    status: buffer.readUInt16LE(at + 6),
-    timeMs: buffer.readDoubleLE(at + 16),
-    mask: kind === 'records' ? outcomeBit(buffer[at + 5]!) | originBit(buffer[at + 34]!) : 0,
+/** Reads the header at a place of these bytes: in the object that it gave before. */
+export function headerReader(buffer: Buffer): (at: number) => ItemHeader {
+  const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
+  const header: ItemHeader = {
+    ...{ bytes: 0, kind: 'records', subject: 0, version: 0, status: 0, timeMs: 0, mask: 0 },
   };
+  return at => {
+    const kind = itemKinds[view.getUint8(at + 4)]!;
+    header.bytes = view.getUint32(at, true);
+    header.kind = kind;
+    header.subject = view.getUint32(at + 8, true);
+    header.version = view.getUint32(at + 12, true);
+    header.status = view.getUint16(at + 6, true);
+    header.timeMs = view.getFloat64(at + 16, true);
+    header.mask = kind === 'records' ? maskOf(buffer, at) : 0;
+    return header;
+  };
+}
+
+/** Of a record: a bit for its outcome and one for its origin. */
+export function maskOf(bytes: Buffer, at: number): number {
+  return outcomeBit(bytes[at + 5]!) | originBit(bytes[at + 34]!);
 }
 
 const outcomeBit = (outcome: number) => 1 << outcome;
@@ -83,129 +105,109 @@ export function masksWanted(query: {
 export class ItemWriter {
   readonly bytes: Buffer;
   used = 0;
+  readonly #words: Uint32Array;
+  readonly #doubles: Float64Array;
 
   constructor(bytesMax: number) {
-    this.bytes = Buffer.allocUnsafeSlow(bytesMax);
+    this.bytes = Buffer.allocUnsafeSlow(padded(bytesMax));
+    this.#words = new Uint32Array(this.bytes.buffer);
+    this.#doubles = new Float64Array(this.bytes.buffer);
   }
 
   /** False when there is no room. Text beyond Latin-1 is in the details only. */
   record(record: InvocationRecord, subject: number): boolean {
-    const { bytes } = this;
     const start = this.used;
-    const { method, target, failure, instance } = record;
+    const { id, method, target, instance, state } = record;
     const lineLength = method.length + 1 + target.length;
     const details = detailsOf(record);
-    const room = recordBytes + lineLength + (details === undefined ? 0 : details.length * 3);
-    if (start + room > bytes.length) return false;
-    bytes[start + 4] = 0;
-    bytes[start + 5] =
-      record.state === 'succeeded'
+    const textEnd = start + recordBytes + 2 * idChars + lineLength;
+    const room = textEnd + (details === undefined ? 0 : details.length * 3);
+    if (room + padding > this.bytes.length) return false;
+    const outcome =
+      state === 'succeeded'
         ? 0
-        : outcomes.indexOf(record.state === 'failed' ? failure!.kind : record.state);
-    bytes[start + 6] = record.status & 0xff;
-    bytes[start + 7] = record.status >> 8;
-    writeU32(bytes, start + 8, subject);
-    writeU32(bytes, start + 12, record.version);
-    writeDouble(bytes, start + 16, timeOfId(record.id) ?? 0);
-    writeDouble(bytes, start + 24, record.durationMs);
-    bytes[start + 32] = record.attempt & 0xff;
-    bytes[start + 33] = record.attempt >> 8;
-    bytes[start + 34] = record.origin === 'http' ? 0 : origins.indexOf(record.origin);
-    bytes[start + 35] = callers.indexOf(record.caller);
-    bytes[start + 36] = lineLength & 0xff;
-    bytes[start + 37] = lineLength >> 8;
-    bytes[start + 38] = instance === undefined ? 0 : 1;
-    bytes[start + 39] = 0;
+        : outcomes.indexOf(state === 'failed' ? record.failure!.kind : state);
+    const flags =
+      (instance === undefined ? 0 : hasInstance) | (details === undefined ? 0 : hasDetails);
+    this.#header(
+      start,
+      (outcome << 8) | (record.status << 16),
+      subject,
+      record.version,
+      timeOfId(id),
+    );
+    this.#doubles[(start >>> 3) + 3] = record.durationMs;
+    const words = this.#words;
+    const word = start >>> 2;
+    const origin = record.origin === 'http' ? 0 : origins.indexOf(record.origin);
+    words[word + 8] = record.attempt | (origin << 16) | (callers.indexOf(record.caller) << 24);
+    words[word + 9] = lineLength | (flags << 16);
     // In one piece: each call into the runtime costs as much as all the numbers.
-    const where = instance === undefined ? noInstance : tailOf(instance);
-    writeLatin1(bytes, `${tailOf(record.id)}${where}${method} ${target}`, start + 40);
-    let end = start + recordBytes + lineLength;
-    if (details !== undefined) end += bytes.write(details, end, 'utf8');
-    return this.#finish(start, end);
+    const text = `${id}${instance ?? noInstance}${method} ${target}`;
+    writeLatin1(this.bytes, text, start + recordBytes);
+    if (details === undefined) return this.#finish(start, textEnd);
+    return this.#finish(start, textEnd + this.bytes.write(details, textEnd, 'utf8'));
   }
 
   line(line: LogLine, subject: number): boolean {
     const { bytes } = this;
+    const { call, instance, text, stream } = line;
     const start = this.used;
-    const room = lineBytes + line.instance.length + line.text.length * 3;
-    if (start + room > bytes.length) return false;
-    this.#header(start, 1, line.stream === 'stderr' ? 1 : 0, subject, line.version, line.timeMs);
-    bytes[start + 24] = (line.call === undefined ? 0 : 1) | (line.instance.length << 1);
-    if (line.call !== undefined) bytes.write(line.call.slice(-idChars), start + 25, 'latin1');
-    bytes.write(line.instance, start + lineBytes, 'latin1');
-    let end = start + lineBytes + line.instance.length;
-    end += bytes.write(line.text, end, 'utf8');
-    return this.#finish(start, end);
+    const textStart = start + lineBytes + idChars + instance.length;
+    if (textStart + text.length * 3 + padding > bytes.length) return false;
+    const detail = stream === 'stderr' ? 1 : 0;
+    this.#header(start, 1 | (detail << 8), subject, line.version, line.timeMs);
+    const textBytes = bytes.write(text, textStart, 'utf8');
+    this.#words[(start >>> 2) + 6] = (call === undefined ? 0 : 1) | (instance.length << 8);
+    this.#words[(start >>> 2) + 7] = textBytes;
+    if (call !== undefined) bytes.write(call, start + lineBytes, idChars, 'latin1');
+    bytes.write(instance, start + lineBytes + idChars, 'latin1');
+    return this.#finish(start, textStart + textBytes);
   }
 
   bodies(kept: RecordedBodies, subject: number): boolean {
     const { bytes } = this;
     const start = this.used;
     const { input, output, subject: _, ...rest } = kept;
-    const head = Buffer.from(JSON.stringify(rest));
-    const end = start + itemHeaderBytes + 8 + head.length + input.length + output.length;
-    if (end > bytes.length) return false;
-    this.#header(start, 2, 0, subject, 0, timeOfId(kept.id) ?? 0);
-    let at = bytes.writeUInt32LE(head.length, start + itemHeaderBytes);
-    at = bytes.writeUInt32LE(input.length, at);
-    for (const part of [head, input, output]) {
+    const parts = [Buffer.from(JSON.stringify(rest)), input, output];
+    const length = parts.reduce((sum, part) => sum + part.length, 0);
+    if (start + bodiesBytes + length + padding > bytes.length) return false;
+    this.#header(start, 2, subject, 0, timeOfId(kept.id));
+    let at = start + bodiesBytes;
+    for (const [i, part] of parts.entries()) {
+      this.#words[(start >>> 2) + 6 + i] = part.length;
       bytes.set(part, at);
       at += part.length;
     }
-    return this.#finish(start, end);
+    return this.#finish(start, at);
   }
 
-  #header(
-    start: number,
-    kind: number,
-    detail: number,
-    subject: number,
-    version: number,
-    timeMs: number,
-  ): void {
-    const { bytes } = this;
-    bytes[start + 4] = kind;
-    bytes[start + 5] = detail;
-    bytes.writeUInt16LE(0, start + 6);
-    bytes.writeUInt32LE(subject, start + 8);
-    bytes.writeUInt32LE(version, start + 12);
-    bytes.writeDoubleLE(timeMs, start + 16);
+  /** `kinds`: kind, outcome or stream, and status, as they lie. */
+  #header(start: number, kinds: number, subject: number, version: number, timeMs = 0): void {
+    const words = this.#words;
+    const word = start >>> 2;
+    words[word + 1] = kinds;
+    words[word + 2] = subject;
+    words[word + 3] = version;
+    this.#doubles[(start >>> 3) + 2] = timeMs;
   }
 
   #finish(start: number, end: number): true {
-    writeU32(this.bytes, start, end - start);
-    this.used = end;
+    const paddedEnd = padded(end);
+    this.#words[start >>> 2] = paddedEnd - start;
+    // Details end with what JSON allows behind them.
+    for (let at = end; at < paddedEnd; at++) this.bytes[at] = 0x20;
+    this.used = paddedEnd;
     return true;
   }
 }
 
-const noInstance = '\0'.repeat(idChars);
-const prefixChars = 4;
-
-/** Of `inv_…` and `ins_…`: what tells them apart. */
-function tailOf(id: string): string {
-  return id.length === prefixChars + idChars ? id.slice(prefixChars) : id.slice(-idChars);
-}
+const padding = 7; // at most
+const padded = (bytes: number) => (bytes + padding) & ~padding;
 
 /** What `buffer.write(text, at, 'latin1')` comes to, after it has looked at its arguments. */
 function writeLatin1(bytes: Buffer, text: string, at: number): void {
   (bytes as Buffer & { latin1Write(text: string, at: number): number }).latin1Write(text, at);
-}
-
-function writeU32(bytes: Buffer, at: number, value: number): void {
-  bytes[at] = value;
-  bytes[at + 1] = value >>> 8;
-  bytes[at + 2] = value >>> 16;
-  bytes[at + 3] = value >>> 24;
-}
-
-const double = new Float64Array(1);
-const doubleBytes = new Uint8Array(double.buffer);
-
-/** Little-endian, as are all machines that Node runs on. */
-function writeDouble(bytes: Buffer, at: number, value: number): void {
-  double[0] = value;
-  for (let i = 0; i < 8; i++) bytes[at + i] = doubleBytes[i]!;
 }
 
 /** Room that bodies take, at most. */
@@ -216,7 +218,7 @@ export function bodiesRoom({
   replyHeaders,
 }: RecordedBodies): number {
   const headers = [...requestHeaders, ...replyHeaders].reduce((sum, text) => sum + text.length, 0);
-  return itemHeaderBytes + 16_384 + headers * 6 + input.length + output.length;
+  return bodiesBytes + 16_384 + headers * 6 + input.length + output.length;
 }
 
 /** What few records have, as JSON. */
@@ -248,12 +250,14 @@ export function decodeRecord(
   subject: RecordSubject,
 ): InvocationRecord {
   const outcome = outcomes[bytes[at + 5]!]!;
-  const textEnd = at + recordBytes + bytes.readUInt16LE(at + 36);
-  const line = bytes.toString('latin1', at + recordBytes, textEnd);
+  const flags = bytes[at + 38]!;
+  const idEnd = at + recordBytes + idChars;
+  const lineStart = idEnd + idChars;
+  const lineEnd = lineStart + bytes.readUInt16LE(at + 36);
+  const line = bytes.toString('latin1', lineStart, lineEnd);
   const space = line.indexOf(' ');
-  const details = textEnd === end ? {} : JSON.parse(bytes.toString('utf8', textEnd, end));
   return {
-    id: `inv_${bytes.toString('latin1', at + 40, at + 40 + idChars)}`,
+    id: bytes.toString('latin1', at + recordBytes, idEnd),
     subject,
     version: bytes.readUInt32LE(at + 12),
     status: bytes.readUInt16LE(at + 6),
@@ -264,57 +268,48 @@ export function decodeRecord(
     durationMs: bytes.readDoubleLE(at + 24),
     method: line.slice(0, space),
     target: line.slice(space + 1),
-    ...((bytes.readUInt16LE(at + 38) & 1) === 1 && {
-      instance: `ins_${bytes.toString('latin1', at + 66, at + 66 + idChars)}`,
-    }),
-    ...details,
+    ...((flags & hasInstance) !== 0 && { instance: bytes.toString('latin1', idEnd, lineStart) }),
+    ...((flags & hasDetails) !== 0 && JSON.parse(bytes.toString('utf8', lineEnd, end))),
   };
 }
 
-export function decodeLine(
-  bytes: Buffer,
-  at: number,
-  end: number,
-  subject: RecordSubject,
-): LogLine {
-  const flags = bytes[at + 24]!;
-  const textStart = at + lineBytes + (flags >> 1);
+export function decodeLine(bytes: Buffer, at: number, subject: RecordSubject): LogLine {
+  const instanceStart = at + lineBytes + idChars;
+  const textStart = instanceStart + bytes[at + 25]!;
   return {
     subject,
     timeMs: bytes.readDoubleLE(at + 16),
     version: bytes.readUInt32LE(at + 12),
-    instance: bytes.toString('latin1', at + lineBytes, textStart),
+    instance: bytes.toString('latin1', instanceStart, textStart),
     stream: bytes[at + 5] === 1 ? 'stderr' : 'stdout',
-    ...((flags & 1) === 1 && {
-      call: `inv_${bytes.toString('latin1', at + 25, at + 25 + idChars)}`,
+    ...(bytes[at + 24] === 1 && {
+      call: bytes.toString('latin1', at + lineBytes, instanceStart),
     }),
-    text: bytes.toString('utf8', textStart, end),
+    text: bytes.toString('utf8', textStart, textStart + bytes.readUInt32LE(at + 28)),
   };
 }
 
-export function decodeBodies(
-  bytes: Buffer,
-  at: number,
-  end: number,
-  subject: RecordSubject,
-): RecordedBodies {
-  const headStart = at + itemHeaderBytes + 8;
-  const headEnd = headStart + bytes.readUInt32LE(at + itemHeaderBytes);
-  const inputEnd = headEnd + bytes.readUInt32LE(at + itemHeaderBytes + 4);
+export function decodeBodies(bytes: Buffer, at: number, subject: RecordSubject): RecordedBodies {
+  const headStart = at + bodiesBytes;
+  const inputStart = headStart + bytes.readUInt32LE(at + 24);
+  const outputStart = inputStart + bytes.readUInt32LE(at + 28);
   return {
-    ...JSON.parse(bytes.toString('utf8', headStart, headEnd)),
+    ...JSON.parse(bytes.toString('utf8', headStart, inputStart)),
     subject,
-    input: bytes.subarray(headEnd, inputEnd),
-    output: bytes.subarray(inputEnd, end),
+    input: bytes.subarray(inputStart, outputStart),
+    output: bytes.subarray(outputStart, outputStart + bytes.readUInt32LE(at + 32)),
   };
 }
 
 /** Of an id, what `isOfCall` compares. */
 export function callBytes(id: string): Buffer {
-  return Buffer.from(id.slice(-idChars).padEnd(idChars, '\0'), 'latin1');
+  return Buffer.from(id.slice(0, idChars).padEnd(idChars, '\0'), 'latin1');
 }
 
 /** Whether a line is of a call, without reading the rest of it. */
 export function isOfCall(bytes: Buffer, at: number, call: Buffer): boolean {
-  return (bytes[at + 24]! & 1) === 1 && bytes.compare(call, 0, idChars, at + 25, at + 51) === 0;
+  const callStart = at + lineBytes;
+  return (
+    bytes[at + 24] === 1 && bytes.compare(call, 0, idChars, callStart, callStart + idChars) === 0
+  );
 }

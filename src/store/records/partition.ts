@@ -5,7 +5,7 @@
  *
  * Small blocks of a function that follow one another are merged, so that what is called rarely does not cost a row a call.
  */
-import { closeSync, fstatSync, openSync, readSync, statSync, writeSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, statSync, writeSync, writevSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import type { Sealer } from '../../auth/seal.ts';
@@ -182,11 +182,12 @@ export class Partition {
 
   #insertOne(block: Block): void {
     const subject = this.#numberOf(block.subject);
-    const sealed = this.#sealer.seal(Buffer.concat(block.parts, block.bytes));
+    const [only, ...others] = block.parts;
+    const items = others.length === 0 ? only! : Buffer.concat(block.parts, block.bytes);
     // First: a row never names what is not there. What is written for nothing is a gap.
     const offset = this.#end;
-    for (let at = 0; at < sealed.length; ) at += writeSync(this.#blocks, sealed, at);
-    this.#end += sealed.length;
+    this.#end += writeAll(this.#blocks, this.#sealer.sealParts(items));
+    const length = this.#end - offset;
     const { lastInsertRowid } = this.#insert.run(
       subject,
       block.lastMs,
@@ -197,9 +198,9 @@ export class Partition {
       block.mask,
       ` ${[...block.statuses].join(' ')} `,
       offset,
-      sealed.length,
+      length,
     );
-    this.bytes += sealed.length;
+    this.bytes += length;
     if (block.bytes >= smallBytes) {
       this.#small.delete(subject);
       return;
@@ -275,6 +276,17 @@ export class Partition {
     this.#subjects.set(functionId, number);
     this.#subjectsByNumber.set(number, { functionId, namespace, name });
   }
+}
+
+/** How many bytes that were. */
+function writeAll(fd: number, parts: readonly Uint8Array[]): number {
+  const length = parts.reduce((sum, part) => sum + part.length, 0);
+  let written = writevSync(fd, parts);
+  if (written === length) return length;
+  // A part of it, as where the disk is nearly full: the rest, or why not.
+  const all = Buffer.concat(parts);
+  while (written < length) written += writeSync(fd, all, written);
+  return length;
 }
 
 export function emptyBlock(): Omit<Block, 'subject'> {

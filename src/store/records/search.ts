@@ -21,8 +21,8 @@ import {
   decodeLine,
   decodeRecord,
   isOfCall,
+  maskOf,
   masksWanted,
-  readHeader,
 } from './items.ts';
 import type { BlockFilter, FoundBlock } from './partition.ts';
 import type { Series } from './series.ts';
@@ -66,7 +66,7 @@ function wantedIn(block: FoundBlock, query: RecordQuery, filter: BlockFilter): I
     if (query.version !== undefined && bytes.readUInt32LE(at + 12) !== query.version) return;
     if (query.status !== undefined && bytes.readUInt16LE(at + 6) !== query.status) return;
     if (filter.masks !== undefined) {
-      const { mask } = readHeader(bytes, at);
+      const mask = maskOf(bytes, at);
       if ((mask & filter.masks.outcomes) === 0 || (mask & filter.masks.origins) === 0) return;
     }
     const record = decodeRecord(bytes, at, end, block.subject);
@@ -125,9 +125,9 @@ export function findLines(series: Series, query: LineQuery): LogLine[] {
   let opened = 0;
   for (const block of series.find(filter)) {
     if (count >= limit || opened++ === openedBlocksMax) break;
-    const lines = decodeItems(block.open(), (bytes, at, end) => {
+    const lines = decodeItems(block.open(), (bytes, at) => {
       if (call !== undefined && !isOfCall(bytes, at, call)) return undefined;
-      const line = decodeLine(bytes, at, end, block.subject);
+      const line = decodeLine(bytes, at, block.subject);
       return isLineWanted(line, query) ? line : undefined;
     });
     found.push(lines);
@@ -140,9 +140,9 @@ export function findBodies(series: Series, id: string): RecordedBodies | undefin
   const timeMs = timeOfId(id);
   if (timeMs === undefined) return undefined;
   for (const block of series.find({ sinceMs: timeMs, untilMs: timeMs })) {
-    const [found] = decodeItems(block.open(), (bytes, at, end) => {
+    const [found] = decodeItems(block.open(), (bytes, at) => {
       if (bytes.readDoubleLE(at + 16) !== timeMs) return undefined;
-      const kept = decodeBodies(bytes, at, end, block.subject);
+      const kept = decodeBodies(bytes, at, block.subject);
       return kept.id === id ? kept : undefined;
     });
     if (found !== undefined) return found;

@@ -59,6 +59,8 @@ class SqliteRecords implements RecordStore {
   readonly #numbers = new Map<string, number>();
   readonly #subjects: RecordSubject[] = [];
   #newSubjects: RecordSubject[] = [];
+  #lastSubject: RecordSubject | undefined;
+  #lastNumber = -1;
   #unwritten = 0;
   /** No other thread is started before then. */
   #restartAtMs = 0;
@@ -166,9 +168,17 @@ class SqliteRecords implements RecordStore {
     this.#post({ kind: 'batch', bytes, used, subjects, nowMs }, [bytes]);
   };
 
-  #numberOf({ functionId, namespace, name }: RecordSubject): number {
-    const known = this.#numbers.get(functionId);
-    if (known !== undefined) return known;
+  #numberOf(given: RecordSubject): number {
+    // Often the one of the last call.
+    if (given === this.#lastSubject) return this.#lastNumber;
+    const { functionId } = given;
+    const number = this.#numbers.get(functionId) ?? this.#newNumber(given);
+    this.#lastSubject = given;
+    this.#lastNumber = number;
+    return number;
+  }
+
+  #newNumber({ functionId, namespace, name }: RecordSubject): number {
     const number = this.#numbers.size;
     const subject = { functionId, namespace, name };
     this.#numbers.set(functionId, number);

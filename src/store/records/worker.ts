@@ -7,7 +7,7 @@ import { openSealer } from '../../auth/seal.ts';
 import type { Retention } from '../../config.ts';
 import type { InvocationRecord, LogLine, RecordSubject } from '../../domain/record.ts';
 import type { LineQuery, RecordedBodies, RecordPage, RecordQuery } from '../records.ts';
-import { type ItemKind, itemKinds, readHeader } from './items.ts';
+import { headerReader, type ItemHeader, type ItemKind, itemKinds } from './items.ts';
 import { type Block, emptyBlock } from './partition.ts';
 import { findBodies, findLines, findRecord, listRecords } from './search.ts';
 import { Series } from './series.ts';
@@ -134,25 +134,42 @@ export function sortIntoBlocks(
     ItemKind,
     Map<number, Block>
   >;
+  const readHeader = headerReader(bytes);
+  // Items of one function that follow one another are one part: of a function that is called alone, nothing is copied.
+  let block: Block | undefined;
+  let partStart = 0;
+  const endPart = (at: number) => block?.parts.push(bytes.subarray(partStart, at));
+  let kind: ItemKind | undefined;
+  let subject = -1;
   for (let at = 0; at < bytes.length; ) {
-    const header = readHeader(bytes, at);
-    let block = blocks[header.kind].get(header.subject);
-    if (block === undefined) {
-      block = { subject: subjects[header.subject]!, ...emptyBlock() };
-      blocks[header.kind].set(header.subject, block);
+    const header = readHeader(at);
+    if (header.kind !== kind || header.subject !== subject) {
+      endPart(at);
+      partStart = at;
+      ({ kind, subject } = header);
+      block = blocks[kind].get(subject);
+      if (block === undefined) {
+        block = { subject: subjects[subject]!, ...emptyBlock() };
+        blocks[kind].set(subject, block);
+      }
     }
-    block.parts.push(bytes.subarray(at, at + header.bytes));
-    block.bytes += header.bytes;
-    block.items++;
-    block.firstMs = Math.min(block.firstMs, header.timeMs);
-    block.lastMs = Math.max(block.lastMs, header.timeMs);
-    block.versionMin = Math.min(block.versionMin, header.version);
-    block.versionMax = Math.max(block.versionMax, header.version);
-    block.mask |= header.mask;
-    if (header.status !== 0) block.statuses.add(header.status);
+    addToBlock(block!, header);
     at += header.bytes;
   }
+  endPart(bytes.length);
   return blocks;
+}
+
+function addToBlock(block: Block, header: ItemHeader): void {
+  const { timeMs, version, status } = header;
+  block.bytes += header.bytes;
+  block.items++;
+  if (timeMs < block.firstMs) block.firstMs = timeMs;
+  if (timeMs > block.lastMs) block.lastMs = timeMs;
+  if (version < block.versionMin) block.versionMin = version;
+  if (version > block.versionMax) block.versionMax = version;
+  block.mask |= header.mask;
+  if (status !== 0) block.statuses.add(status);
 }
 
 if (!isMainThread && parentPort !== null) {
