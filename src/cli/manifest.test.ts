@@ -98,7 +98,7 @@ for (const [text, ...expected] of [
   ['projct: a', '1:1 projct: unknown key "projct"; did you mean "project"?'],
   ['zzzzz: a', '1:1 zzzzz: unknown key "zzzzz"'],
   ['topics: {}', '1:1 topics: topics are not supported yet by this version of fnway'],
-  ['a: 1\nsecrets: []', /^1:1 a: unknown/, /^2:1 secrets: .*not supported yet/],
+  ['a: 1\ntopics: []', /^1:1 a: unknown/, /^2:1 topics: .*not supported yet/],
   ['project: Shop', /^1:10 project: use 1 to 63 of a-z/],
   ['namespace: 5', '1:12 namespace: expected text, not the number 5'],
   ['functions: [a]', '1:1 functions: expected names of functions, not a list'],

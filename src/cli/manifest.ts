@@ -52,16 +52,8 @@ export interface LoadedManifest extends Manifest {
 
 const topKeys = ['project', 'namespace', 'functions'] as const;
 /** Names kept for what later versions bring; a manifest that has them is told so. */
-const laterTopKeys = [
-  'topics',
-  'subscriptions',
-  'schedules',
-  'webhooks',
-  'buckets',
-  'flows',
-  'secrets',
-];
-const laterFunctionKeys = ['retry', 'args', 'argKeys', 'placement'];
+const laterTopKeys = ['topics', 'subscriptions', 'schedules', 'webhooks', 'buckets', 'flows'];
+const laterFunctionKeys = ['retry', 'placement'];
 
 /** Stands for the digest of a source that is a path, until the files are read. */
 const digestPlaceholder = `sha256:${'0'.repeat(64)}`;

@@ -113,10 +113,12 @@ export async function followChanges(
 
 function watchedOf(manifest: LoadedManifest): Watched {
   const sources = new Map<string, string[]>();
-  for (const { name, path: source } of manifest.functions.values()) {
-    if (source === undefined) continue;
-    const absolute = path.resolve(manifest.directory, source);
-    sources.set(absolute, [...(sources.get(absolute) ?? []), name]);
+  for (const { name, path: source, schemaPaths } of manifest.functions.values()) {
+    for (const written of [source, schemaPaths.in, schemaPaths.out]) {
+      if (written === undefined) continue;
+      const absolute = path.resolve(manifest.directory, written);
+      sources.set(absolute, [...(sources.get(absolute) ?? []), name]);
+    }
   }
   return { manifest: path.resolve(manifest.file), sources };
 }

@@ -13,7 +13,7 @@ const debounceMs = 30;
 export interface Watched {
   /** Absolute path of the manifest. */
   manifest: string;
-  /** Absolute path of a source → the functions that are made of it. */
+  /** Absolute path of a source or a schema → the functions that are made of it. */
   sources: ReadonlyMap<string, readonly string[]>;
 }
 

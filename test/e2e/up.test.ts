@@ -118,3 +118,16 @@ test(
 test('a correction is deployed', limit, async () => {
   await afterChange(() => save(broken.replace('if', 'echo ok') + other), /✓ a version 2/);
 });
+
+test('a schema in a file of its own is followed', limit, async () => {
+  const schema = join(directory, 'in.schema.json');
+  writeFileSync(schema, '{"type":"object"}');
+  await afterChange(
+    () => save('  s: { script: "cat", auth: none, schema: { in: ./in.schema.json } }\n'),
+    /✓ s.* version 1/,
+  );
+  await afterChange(() => writeFileSync(schema, '{"type":"array"}'), /✓ s.* version 2/);
+  await afterChange(() => writeFileSync(schema, '{"type":'), /✗ s .*in\.schema\.json/);
+  const text = await afterChange(() => writeFileSync(schema, '{"type":"array"}'), /s is as it was/);
+  assert.doesNotMatch(text, /version/);
+});
