@@ -184,7 +184,14 @@ async function build(
       validation({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax }),
       secrets({ has: (namespace, name) => secretValues.has(namespace, name), masks }),
       // As they came: a replay passes the users' modules again.
-      ...(keepsRecords ? [bodies(kept => records.bodies(kept))] : []),
+      ...(keepsRecords
+        ? [
+            bodies({
+              keep: kept => records.bodies(kept),
+              onDrop: () => records.dropped.bodies++,
+            }),
+          ]
+        : []),
       ...userModules.map(user =>
         userMiddleware(user, {
           monotonicMs: () => clock.monotonicMs(),

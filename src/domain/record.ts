@@ -72,6 +72,8 @@ export const recordLimits = {
   failureCharsMax: 8192,
   /** Of input and output, each; longer ones are not kept. */
   recordedBodyBytesMax: 1024 ** 2,
+  /** Of all calls that run together: beyond, those of a call are not kept, and counted as dropped. */
+  copiedBodiesBytesMax: 64 * 1024 ** 2,
 } as const;
 
 const timeChars = 10;

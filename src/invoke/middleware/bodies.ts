@@ -7,79 +7,127 @@ import { recordLimits } from '../../domain/record.ts';
 import type { RecordedBodies } from '../../store/records.ts';
 import { type Body, emptyBody, isStream, type Middleware } from '../invoke.ts';
 
-export function bodies(keep: (bodies: RecordedBodies) => void): Middleware {
+export interface BodiesOptions {
+  keep(bodies: RecordedBodies): void;
+  /** There was no room for the bodies of a call: too many others are being kept. */
+  onDrop(): void;
+}
+
+export function bodies({ keep, onDrop }: BodiesOptions): Middleware {
+  const room = { bytes: recordLimits.copiedBodiesBytesMax as number };
   return next =>
     function withBodies(call, signal) {
       const { version } = call;
       if (version.settings.record !== 'bodies') return next(call, signal);
-      const input = new Copy(call.body);
+      const input = new Copy(call.body, room);
       call.body = input.body;
-      return next(call, signal).then(reply => {
-        const { status, headers: replyHeaders, failure } = reply;
-        const { id, method, target, headers: requestHeaders } = call;
-        const parts = {
-          id,
-          subject: version,
-          method,
-          target,
-          requestHeaders,
-          status,
-          replyHeaders,
-        };
-        const keepWith = (sent: Uint8Array | undefined, got: Uint8Array | undefined) => {
-          if (sent !== undefined && got !== undefined) keep({ ...parts, input: sent, output: got });
-        };
-        const output = new Copy(failure === undefined ? reply.body : emptyBody, whole =>
-          keepWith(input.bytes(), whole),
-        );
-        return failure === undefined ? { ...reply, body: output.body } : reply;
-      });
+      return next(call, signal).then(
+        reply => {
+          const { status, headers: replyHeaders, failure } = reply;
+          const { id, method, target, headers: requestHeaders } = call;
+          const output = new Copy(failure === undefined ? reply.body : emptyBody, room);
+          output.onEnd(() => {
+            const [sent, got] = [input.bytes(), output.bytes()];
+            input.letGo();
+            output.letGo();
+            if (input.hadNoRoom || output.hadNoRoom) onDrop();
+            if (sent === undefined || got === undefined) return;
+            keep({
+              ...{ id, subject: version, method, target, requestHeaders, status, replyHeaders },
+              input: sent,
+              output: got,
+            });
+          });
+          return failure === undefined ? { ...reply, body: output.body } : reply;
+        },
+        error => {
+          input.letGo();
+          throw error;
+        },
+      );
     };
 }
 
 /** A body that can be read as before, and what was read of it. */
 class Copy {
   readonly body: Body;
-  readonly #chunks: Uint8Array[] = [];
+  /** Others have all the room. */
+  hadNoRoom = false;
+  readonly #room: { bytes: number };
+  #chunks: Uint8Array[] | undefined = [];
   #bytes = 0;
   #isWhole = false;
+  #isOver = false;
+  #onEnd: (() => void) | undefined;
 
-  /** `onWhole` is told once it has been read to its end. */
-  constructor(body: Body, onWhole?: (bytes: Uint8Array | undefined) => void) {
-    const end = () => {
-      this.#isWhole = true;
-      onWhole?.(this.bytes());
-    };
-    this.body = isStream(body) ? this.#tee(body, end) : body;
+  constructor(body: Body, room: { bytes: number }) {
+    this.#room = room;
+    this.body = isStream(body) ? this.#tee(body) : body;
     if (isStream(body)) return;
     this.#add(body);
-    end();
+    this.#isWhole = true;
+    this.#isOver = true;
+  }
+
+  /** Runs `fn` when nothing more comes, whether it was whole or not. */
+  onEnd(fn: () => void): void {
+    if (this.#isOver) fn();
+    else this.#onEnd = fn;
+  }
+
+  #over(): void {
+    this.#isOver = true;
+    this.#onEnd?.();
+    this.#onEnd = undefined;
   }
 
   /** All of it; undefined when it was too long, or has not been read to its end. */
   bytes(): Uint8Array | undefined {
-    if (!this.#isWhole || this.#bytes > recordLimits.recordedBodyBytesMax) return undefined;
+    if (!this.#isWhole || this.#chunks === undefined) return undefined;
     return Buffer.concat(this.#chunks, this.#bytes);
   }
 
-  #add(chunk: Uint8Array): void {
-    this.#bytes += chunk.length;
-    if (this.#bytes <= recordLimits.recordedBodyBytesMax) this.#chunks.push(chunk);
-    else this.#chunks.length = 0;
+  letGo(): void {
+    this.#room.bytes += this.#bytes;
+    this.#bytes = 0;
+    this.#chunks = undefined;
   }
 
-  #tee(body: BodyStream, end: () => void): BodyStream {
+  #add(chunk: Uint8Array): void {
+    if (this.#chunks === undefined) return;
+    if (this.#bytes + chunk.length > recordLimits.recordedBodyBytesMax) return this.letGo();
+    if (chunk.length > this.#room.bytes) {
+      this.hadNoRoom = true;
+      return this.letGo();
+    }
+    this.#room.bytes -= chunk.length;
+    this.#bytes += chunk.length;
+    this.#chunks.push(chunk);
+  }
+
+  #tee(body: BodyStream): BodyStream {
     const add = (chunk: Uint8Array) => this.#add(chunk);
+    const over = (isWhole: boolean) => {
+      this.#isWhole = isWhole;
+      this.#over();
+    };
+    // One that nobody reads ends without an iterator. (One that is read closes before its last chunk is out.)
+    body.onClose(error => error !== undefined && over(false));
     return {
       cancel: reason => body.cancel(reason),
       onClose: fn => body.onClose(fn),
       async *[Symbol.asyncIterator]() {
-        for await (const chunk of body) {
-          // A part of a larger piece of memory, which its owner may use again.
-          add(Uint8Array.from(chunk));
-          yield chunk;
+        let isWhole = false;
+        try {
+          for await (const chunk of body) {
+            // A part of a larger piece of memory, which its owner may use again.
+            add(Uint8Array.from(chunk));
+            yield chunk;
+          }
+          isWhole = true;
+        } finally {
+          over(isWhole);
         }
-        end();
       },
     };
   }
