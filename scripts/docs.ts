@@ -333,7 +333,8 @@ function outputRows(): string {
 }
 
 function recordRows(): string {
-  const { targetCharsMax, failureCharsMax, recordedBodyBytesMax } = recordLimits;
+  const { targetCharsMax, failureCharsMax, recordedBodyBytesMax, copiedBodiesBytesMax } =
+    recordLimits;
   const { flushMsMax, unwrittenBytesMax, unwrittenBytesLargest } = writeLimits;
   return `\
 ${setting('recordsKeptMs', 'age of a record; 1 s to 3,650 days', 'it goes, with those of its time')}
@@ -345,6 +346,7 @@ ${setting('bodiesBytesMax', 'recorded bodies on disk', 'the oldest eighth goes')
 | \`targetCharsMax\` | path and query in a record | ${count(targetCharsMax)} characters | fixed | cut |
 | \`failureCharsMax\` | message and stack of a failure in a record, each | ${count(failureCharsMax)} characters | fixed | cut |
 | \`recordedBodyBytesMax\` | input and output that \`record: bodies\` keeps, each | ${bytes(recordedBodyBytesMax)} | fixed | neither is kept: BODIES_NOT_KEPT 409 |
+| \`copiedBodiesBytesMax\` | the same, of all calls that run | ${bytes(copiedBodiesBytesMax)} | fixed | those of a call are not kept, and counted in \`fnway_records_dropped\` |
 | \`flushMsMax\` | that a record waits to be written: what a crash may lose | ${ms(flushMsMax)} | fixed | – |
 | \`unwrittenBytesMax\` | records that the disk has not taken | ${bytes(unwrittenBytesMax)} | fixed | records of calls that succeeded are dropped, and counted in \`fnway_records_dropped\` |
 | \`unwrittenBytesLargest\` | the same | ${bytes(unwrittenBytesLargest)} | fixed | all are dropped, and counted |

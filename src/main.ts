@@ -115,7 +115,7 @@ async function build(
   const output = new OutputLog(
     () => clock.now(),
     line => records.line(line),
-    (functionId, text) => masks.hide(functionId, text),
+    (functionId, text, options) => masks.hide(functionId, text, options),
   );
   const secretValues = new Secrets({ store, sealer, clock });
   const metrics = new Metrics();

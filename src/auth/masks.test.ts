@@ -23,3 +23,14 @@ test('special characters of patterns and replacements mean nothing', () => {
   masks.add('fn', '$&.*(a)');
   assert.equal(masks.hide('fn', 'x $&.*(a) $& y'), 'x *** $& y');
 });
+
+test('of a text that is cut, what of a value is left at its end is hidden too', () => {
+  const masks = new Masks();
+  masks.add('fn', 'hunter2-and-more');
+  const cut = (text: string) => masks.hide('fn', text, { isCut: true });
+  assert.equal(cut('it is hunter2-and-mor'), 'it is ***');
+  assert.equal(cut('it is hunt'), 'it is ***');
+  assert.equal(cut('it is hun'), 'it is hun', 'three characters tell nothing');
+  assert.equal(cut('hunter2-and-more and hunter2'), '*** and ***');
+  assert.equal(masks.hide('fn', 'it is hunter2'), 'it is hunter2', 'whole, it is no value');
+});

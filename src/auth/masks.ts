@@ -2,7 +2,7 @@
  * Hides the values of secrets in what functions say: every value that an instance of a function was ever given since the
  * gateway started, so that one that was rotated stays hidden too.
  */
-import { formsOf } from '../domain/secret.ts';
+import { formsOf, maskedCharsMin } from '../domain/secret.ts';
 
 export const mask = '***';
 
@@ -29,10 +29,14 @@ export class Masks {
     return this.#known.has(functionId);
   }
 
-  hide(functionId: string, text: string): string {
+  /** `isCut`: the text goes on behind its end, and what of a value is left there is hidden too. */
+  hide(functionId: string, text: string, options?: { isCut: boolean }): string {
     const known = this.#known.get(functionId);
     if (known === undefined) return text;
-    return text.replace(known.pattern, mask);
+    const hidden = text.replace(known.pattern, mask);
+    if (options?.isCut !== true) return hidden;
+    const begun = Math.max(0, ...known.forms.map(form => beginningAtEnd(hidden, form)));
+    return begun === 0 ? hidden : hidden.slice(0, -begun) + mask;
   }
 
   /** The same value with all its texts, however deep, hidden. For failures. */
@@ -60,6 +64,13 @@ export class Masks {
   remove(functionId: string): void {
     this.#known.delete(functionId);
   }
+}
+
+/** How much of a value the text ends with, where that is enough to tell something of it. */
+function beginningAtEnd(text: string, value: string): number {
+  for (let length = Math.min(value.length - 1, text.length); length >= maskedCharsMin; length--)
+    if (text.endsWith(value.slice(0, length))) return length;
+  return 0;
 }
 
 /** A text as a pattern that matches it and nothing else. */

@@ -189,6 +189,27 @@ test('every line is given to be kept, with whose it is', () => {
   assert.deepEqual(kept, [{ subject: subject('fn'), timeMs: 5, ...line('a'), call: 'inv_1' }]);
 });
 
+test('what is hidden is told where the line was cut, and hidden before the mark', () => {
+  const asked: Array<[text: string, isCut: boolean]> = [];
+  const log = new OutputLog(
+    () => 5,
+    undefined,
+    (_, text, options) => {
+      asked.push([text.slice(-3), options?.isCut === true]);
+      return 'hidden';
+    },
+  );
+  for (const text of split([Buffer.from(`${'x'.repeat(outputLimits.lineCharsMax + 1)}\nwhole\n`)]))
+    log.append(subject('fn'), line(text));
+  assert.deepEqual(asked, [
+    ['xxx', true],
+    ['ole', false],
+  ]);
+  const [cut, whole] = log.tail('fn', { linesMax: 2 }).map(({ text }) => text);
+  assert.match(cut!, /^hidden … /);
+  assert.equal(whole, 'hidden');
+});
+
 test('a mark names the call; what only looks like one is text', () => {
   const id = '01kb7x3c2dabcdefghjkmnpqrs';
   assert.deepEqual(readMark(`\x1e${id}\x1fhello`), { call: `inv_${id}`, text: 'hello' });

@@ -32,6 +32,11 @@ export interface Follower {
   onEnd(): void;
 }
 
+/** Takes out of a text what nobody may read; `isCut`: also what only begins at its end. */
+export type Hide = (functionId: string, text: string, options?: { isCut: boolean }) => string;
+
+const cutMark = ' … (line cut)';
+
 interface FunctionOutput {
   lines: OutputLine[];
   bytes: number;
@@ -45,15 +50,11 @@ export class OutputLog {
   readonly #removed = new Set<string>();
   readonly #now: () => number;
   readonly #keep: ((line: LogLine) => void) | undefined;
-  readonly #hide: (functionId: string, text: string) => string;
+  readonly #hide: Hide;
   #bytes = 0;
 
   /** `keep` is given every line, for good; `hide` takes out of it what nobody may read. */
-  constructor(
-    now: () => number,
-    keep?: (line: LogLine) => void,
-    hide: (functionId: string, text: string) => string = (_, text) => text,
-  ) {
+  constructor(now: () => number, keep?: (line: LogLine) => void, hide: Hide = (_, text) => text) {
     this.#now = now;
     this.#keep = keep;
     this.#hide = hide;
@@ -63,7 +64,10 @@ export class OutputLog {
     const { functionId } = subject;
     // What instances of a removed function still say is dropped.
     if (this.#removed.has(functionId)) return;
-    const entry = { timeMs: this.#now(), ...line, text: this.#hide(functionId, line.text) };
+    const text = line.text.endsWith(cutMark)
+      ? this.#hide(functionId, line.text.slice(0, -cutMark.length), { isCut: true }) + cutMark
+      : this.#hide(functionId, line.text);
+    const entry = { timeMs: this.#now(), ...line, text };
     this.#keep?.({ subject, ...entry });
     const output = this.#functions.get(functionId) ?? { lines: [], bytes: 0 };
     this.#functions.delete(functionId);
@@ -227,7 +231,7 @@ export class LineSplitter {
 /** A text of its own: a slice would keep all of the line in memory. */
 function shortened(line: string): string {
   const kept = Buffer.from(line.slice(0, outputLimits.lineCharsMax)).toString();
-  return `${kept} … (line cut)`;
+  return kept + cutMark;
 }
 
 /**

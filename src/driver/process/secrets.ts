@@ -62,8 +62,18 @@ export class InstanceSecrets {
     }
     // Hidden from all before anybody has it.
     for (const functionId of users.keys()) this.#masks.add(functionId, value);
-    for (const [functionId, identity] of users)
-      this.#files.write(functionId, name, value, identity);
+    const failed: Error[] = [];
+    for (const [functionId, identity] of users) {
+      try {
+        this.#files.write(functionId, name, value, identity);
+      } catch (error) {
+        // Each has a directory of its own: what is wrong with one is not the others'.
+        failed.push(error as Error);
+      }
+    }
+    if (failed.length === 0) return;
+    const detail = `${name} has its new value, but ${failed.length} of ${users.size} functions that have it as a file could not be given it: ${failed[0]!.message}`;
+    throw new GatewayError('DATA_DIRECTORY_UNUSABLE', detail, { cause: failed[0] });
   }
 
   forget(functionId: string): void {
