@@ -135,7 +135,7 @@ export interface FunctionView {
   revision: number;
   createdAt: string;
   updatedAt: string;
-  /** Instances of the active version. Only when one function is asked for. */
+  /** Instances of all its versions. Only when one function is asked for. */
   running?: { ready: number; busy: number; starting: number; waiting: number };
 }
 

@@ -158,5 +158,7 @@ test('a split survives a restart, and its versions are kept', async () => {
   const second = await startTestGateway({ data, settings });
   const counts = await count(second, 'hello', 20);
   assert.deepEqual(Object.keys(counts).sort(), ['1', '2']);
+  const { ready, busy } = (await second.client.getFunction('hello')).running!;
+  assert.ok(ready + busy >= 2, 'instances of each version are told');
   await second.stop();
 });

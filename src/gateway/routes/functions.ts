@@ -155,9 +155,14 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
 
   app.get(`${base}/:name`, async request => {
     const entry = find(request.params);
-    const counts = entry.active === undefined ? [] : pool.counts(entry.active);
-    const { ready = 0, busy = 0, starting = 0, waiting = 0 } = counts[0] ?? {};
-    return functionView(entry, await latestOf(entry), { ready, busy, starting, waiting });
+    // Of all its versions: calls may be split among them, or pin one.
+    const running = { ready: 0, busy: 0, starting: 0, waiting: 0 };
+    for (const { version, ...counts } of pool.counts()) {
+      if (version.functionId !== entry.row.id) continue;
+      for (const key of ['ready', 'busy', 'starting', 'waiting'] as const)
+        running[key] += counts[key];
+    }
+    return functionView(entry, await latestOf(entry), running);
   });
 
   app.delete(`${base}/:name`, { config: { takesNothing: true } }, async (request, reply) => {
