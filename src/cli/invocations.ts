@@ -186,8 +186,11 @@ async function again(
   return { where: `version ${view.version}`, answer: view.reply, newId: view.id };
 }
 
-/** Set anew with every answer: they tell nothing about the function. */
-const changing = new Set(['date', 'x-call-id', 'traceparent', 'content-length']);
+/** Set anew with every answer, or of its connection: they tell nothing about the function. */
+const changing = new Set([
+  ...['date', 'x-call-id', 'traceparent', 'content-length'],
+  ...['connection', 'keep-alive', 'transfer-encoding'],
+]);
 
 /** Lines with - for what was and + for what is; none when the answers are the same. */
 export function compare(before: Answer, after: Answer): string[] {

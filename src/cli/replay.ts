@@ -5,9 +5,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { BodyView, FunctionDefinition, FunctionView } from '../../client/api.ts';
+import type { BodyView, FunctionDefinition, FunctionView, VersionView } from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
-import { endpointPath } from '../../client/client.ts';
+import { endpointPath, isApiError } from '../../client/client.ts';
 import { putDesired } from './apply.ts';
 import type { Context } from './context.ts';
 import { readUpload, withoutUndefined } from './functions.ts';
@@ -19,11 +19,16 @@ export async function replayLocally(
   id: string,
   directory: string,
 ): Promise<BodyView & { status: number }> {
-  const { function: name } = await client.getInvocation(id);
+  const { function: name, version: number } = await client.getInvocation(id);
   const { request } = await client.getBodies(id);
   const view = await client.getFunction(name);
   const upload = await readUpload(directory);
-  const entry = await upload.entryOf(view.latestVersion.entry);
+  // As the call found it; where that version is gone, as the newest says.
+  const version = await client.getVersion(name, number).catch(error => {
+    if (isApiError(error) && error.code === 'VERSION_NOT_FOUND') return view.latestVersion;
+    throw error;
+  });
+  const entry = await upload.entryOf(version.entry);
   const data = mkdtempSync(path.join(tmpdir(), 'fnway-replay-'));
   const gateway = await startGateway(
     { data, port: '0', logLevel: 'error', warm: '0' },
@@ -31,7 +36,7 @@ export async function replayLocally(
   );
   try {
     const local = clientInProcess(gateway, undefined);
-    const definition = { ...definitionOf(view), source: { digest: upload.digest } };
+    const definition = { ...definitionOf(view, version), source: { digest: upload.digest } };
     await putDesired(local, {
       name,
       definition: { ...definition, ...(entry !== undefined && { entry }) },
@@ -68,9 +73,9 @@ function bytesOf({ body, base64 }: BodyView): Uint8Array<ArrayBuffer> {
 }
 
 /** Its secrets cannot be read: the code has to do without them, or with a variable of that name. */
-function definitionOf(view: FunctionView): FunctionDefinition {
-  const { runtime, env, buildEnv, timeout, memory, stream, allowScripts } = view.latestVersion;
-  const { schema, signature, args, argKeys, allowExitCodes, result } = view.latestVersion;
+function definitionOf(view: FunctionView, version: VersionView): FunctionDefinition {
+  const { runtime, env, buildEnv, timeout, memory, stream, allowScripts } = version;
+  const { schema, signature, args, argKeys, allowExitCodes, result } = version;
   return withoutUndefined<FunctionDefinition>({
     ...{ runtime, env, buildEnv, timeout, memory, stream, allowScripts },
     ...{ schema, signature, args, argKeys, allowExitCodes, result },

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -100,4 +100,18 @@ test('a call is made again on another version, or on code of this machine, and t
     local.text,
     /again, on the code in \.\n[\s\S]*- {3}"greeting": "hi",\n\+ {3}"greeting": "hello",\n/,
   );
+});
+
+test('code of this machine runs with the settings of the version that was called', async () => {
+  const files = { 'handler.mjs': 'export default () => new Response(process.env.WHO);' };
+  const version = (WHO: string) =>
+    gateway.put('who', { runtime: 'node', source: { files }, env: { WHO }, record: 'bodies' });
+  await version('first');
+  const response = await gateway.call('/function/who');
+  await version('second');
+  mkdirSync(join(directory, 'who'));
+  writeFileSync(join(directory, 'who/handler.mjs'), files['handler.mjs']);
+  const id = response.headers.get('x-call-id')!;
+  const local = await fnway(['invocations', 'replay', id, '--local', 'who']);
+  assert.match(local.text, /✓ the same answer\n/);
 });
