@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ErrorCode, errorCodes } from '../client/errors.ts';
+import { rememberedValuesMax } from '../src/auth/masks.ts';
 import { buildLimits } from '../src/build/build.ts';
 import { pathLimits, sourceLimits } from '../src/build/source.ts';
 import { manifestLimits } from '../src/cli/yaml-reader.ts';
@@ -361,7 +362,8 @@ function secretRows(): string {
 | \`secretBytesMax\` | value of a secret | ${bytes(secretBytesMax)} | fixed | ${error('DEFINITION_INVALID')} |
 | \`secretsMax\` | secrets of a definition | ${secretsMax} | \`secrets\` | ${error('DEFINITION_INVALID')} |
 | \`schemaBytesMax\` | a schema, as JSON | ${bytes(schemaBytesMax)} | \`schema\` | ${error('SCHEMA_INVALID')} |
-| \`maskedCharsMin\` | value that is hidden in output | ${maskedCharsMin} characters | fixed | a shorter one is not hidden |`;
+| \`maskedCharsMin\` | value that is hidden in output | ${maskedCharsMin} characters | fixed | a shorter one is not hidden |
+| \`rememberedValuesMax\` | values that are hidden in what a function says, those it had before included | ${rememberedValuesMax} | fixed | the oldest is hidden no more |`;
 }
 
 function manifestRows(): string {

@@ -45,6 +45,8 @@ const noLimits: Record<string, string> = {
   'src/link/frames.ts typeMax': 'of the protocol',
   'src/driver/process/child.ts outputAfterExitMsMax': 'a wait for output that is on its way',
   'src/driver/process/cgroup.ts adoptTriesMax': 'as many rounds as find all but a fork bomb',
+  'src/cli/replay.ts recordTriesMax': 'a wait for what is on its way',
+  'src/auth/masks.ts cutCharsMin': 'how much of a text makes it one that may be cut',
   'src/driver/process/cgroup.ts removeTriesMax': 'tidying up',
   'src/cli/completion.ts namesMsMax': 'completion leaves names out',
   'src/driver/contract.ts testMsMax': 'of tests',

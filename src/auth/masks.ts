@@ -6,21 +6,90 @@ import { formsOf, maskedCharsMin } from '../domain/secret.ts';
 
 export const mask = '***';
 
+/** What of a failure may be the function's own words. */
+interface Told {
+  message?: string | undefined;
+  type?: string | undefined;
+  file?: string | undefined;
+  stack?: string | undefined;
+  log?: readonly string[] | undefined;
+}
+
+/** Of runtimes/node/link.mjs. */
+const runtimeCutMark = ' …';
+
+/** Values of one function: beyond, the oldest is told apart no more. Instances that had it are long gone. */
+export const rememberedValuesMax = 300;
+
+/** Texts from this length on may have been cut where they were made, as runtimes do with long messages. */
+const cutCharsMin = 4000;
+
+class Hidden {
+  /** Oldest first. */
+  readonly #forms = new Map<string, string[]>();
+  /** Forms by their first two characters, longest first: one may be a part of another. */
+  #byStart = new Map<number, string[]>();
+
+  add(value: string): void {
+    const known = this.#forms.get(value);
+    this.#forms.delete(value);
+    this.#forms.set(value, known ?? formsOf(value));
+    if (known !== undefined) return;
+    const oldest = this.#forms.keys().next().value!;
+    if (this.#forms.size > rememberedValuesMax) this.#forms.delete(oldest);
+    this.#byStart = new Map();
+    for (const form of new Set([...this.#forms.values()].flat())) {
+      const start = startOf(form, 0);
+      const others = this.#byStart.get(start);
+      if (others === undefined) this.#byStart.set(start, [form]);
+      else others.push(form);
+    }
+    for (const forms of this.#byStart.values()) forms.sort((a, b) => b.length - a.length);
+  }
+
+  /** One way through the text, however many there are. (A pattern of all of them may be too long for one.) */
+  hide(text: string, isCut: boolean): string {
+    let hidden = '';
+    let copied = 0;
+    for (let at = 0; at < text.length - 1; ) {
+      const forms = this.#byStart.get(startOf(text, at));
+      const length = forms === undefined ? 0 : lengthAt(text, at, { forms, isCut });
+      if (length === 0) at++;
+      else {
+        hidden += text.slice(copied, at) + mask;
+        at += length;
+        copied = at;
+      }
+    }
+    return copied === 0 ? text : hidden + text.slice(copied);
+  }
+}
+
+function startOf(text: string, at: number): number {
+  return text.charCodeAt(at) | (text.charCodeAt(at + 1) << 16);
+}
+
+/** How long what stands there is: a form, or, where the text is cut, the beginning of one at its end. */
+function lengthAt(
+  text: string,
+  at: number,
+  { forms, isCut }: { forms: readonly string[]; isCut: boolean },
+): number {
+  const found = forms.find(form => text.startsWith(form, at));
+  if (found !== undefined) return found.length;
+  const rest = text.length - at;
+  if (!isCut || rest < maskedCharsMin) return 0;
+  const isBegun = forms.some(form => form.length > rest && form.startsWith(text.slice(at)));
+  return isBegun ? rest : 0;
+}
+
 export class Masks {
-  readonly #known = new Map<string, { values: Set<string>; forms: string[]; pattern: RegExp }>();
+  readonly #known = new Map<string, Hidden>();
 
   /** From now on `value` is hidden in what the function says. */
   add(functionId: string, value: string): void {
-    const known = this.#known.get(functionId) ?? { values: new Set(), forms: [], pattern: /(?!)/ };
-    if (known.values.has(value)) return;
-    known.values.add(value);
-    // Longest first over all values: one may be a part of another.
-    known.forms = [...new Set([...known.forms, ...formsOf(value)])].sort(
-      (a, b) => b.length - a.length,
-    );
-    // One way through a text, however many there are. Without any, as for values that are too short, nothing matches.
-    if (known.forms.length > 0)
-      known.pattern = new RegExp(known.forms.map(form => escaped(form)).join('|'), 'g');
+    const known = this.#known.get(functionId) ?? new Hidden();
+    known.add(value);
     this.#known.set(functionId, known);
   }
 
@@ -31,29 +100,27 @@ export class Masks {
 
   /** `isCut`: the text goes on behind its end, and what of a value is left there is hidden too. */
   hide(functionId: string, text: string, options?: { isCut: boolean }): string {
-    const known = this.#known.get(functionId);
-    if (known === undefined) return text;
-    const hidden = text.replace(known.pattern, mask);
-    if (options?.isCut !== true) return hidden;
-    const begun = Math.max(0, ...known.forms.map(form => beginningAtEnd(hidden, form)));
-    return begun === 0 ? hidden : hidden.slice(0, -begun) + mask;
+    return this.#known.get(functionId)?.hide(text, options?.isCut === true) ?? text;
   }
 
-  /** The same value with all its texts, however deep, hidden. For failures. */
-  hideIn<T>(functionId: string, value: T): T {
-    if (!this.has(functionId)) return value;
-    if (typeof value === 'string') return this.hide(functionId, value) as T;
-    if (Array.isArray(value)) return value.map(item => this.hideIn(functionId, item)) as T;
-    if (value === null || typeof value !== 'object') return value;
-    const entries = Object.entries(value).map(([key, item]) => [
-      key,
-      this.hideIn(functionId, item),
-    ]);
-    return Object.fromEntries(entries) as T;
+  /** A failure that says nothing of them. Its words of ours, such as its reason, stay. */
+  hideIn<T extends Told>(functionId: string, failure: T): T {
+    const known = this.#known.get(functionId);
+    if (known === undefined) return failure;
+    const hide = (text: string) => {
+      // Runtimes mark what they cut.
+      const end = text.endsWith(runtimeCutMark) ? text.length - runtimeCutMark.length : text.length;
+      return known.hide(text.slice(0, end), end >= cutCharsMin) + text.slice(end);
+    };
+    const hidden: Told = { ...failure };
+    for (const key of ['message', 'type', 'file', 'stack'] as const)
+      if (failure[key] !== undefined) hidden[key] = hide(failure[key]);
+    if (failure.log !== undefined) hidden.log = failure.log.map(hide);
+    return hidden as T;
   }
 
   /** A record whose failure says nothing of them; the same one where there is nothing to hide. */
-  hideInRecord<T extends { subject: { functionId: string }; failure?: object | undefined }>(
+  hideInRecord<T extends { subject: { functionId: string }; failure?: Told | undefined }>(
     record: T,
   ): T {
     const { functionId } = record.subject;
@@ -64,16 +131,4 @@ export class Masks {
   remove(functionId: string): void {
     this.#known.delete(functionId);
   }
-}
-
-/** How much of a value the text ends with, where that is enough to tell something of it. */
-function beginningAtEnd(text: string, value: string): number {
-  for (let length = Math.min(value.length - 1, text.length); length >= maskedCharsMin; length--)
-    if (text.endsWith(value.slice(0, length))) return length;
-  return 0;
-}
-
-/** A text as a pattern that matches it and nothing else. */
-function escaped(text: string): string {
-  return text.replaceAll(/[\\^$.*+?()[\]{}|/-]/g, '\\$&');
 }

@@ -54,7 +54,10 @@ export function readLine(text: string, stream: 'stdout' | 'stderr'): ReadLine {
 
 /** By name, or by the numbers of pino and bunyan. */
 function severityOf(value: unknown): Severity | undefined {
-  if (typeof value === 'string') return names[value.toLowerCase()];
+  if (typeof value === 'string') {
+    const name = value.toLowerCase();
+    return Object.hasOwn(names, name) ? names[name] : undefined;
+  }
   if (typeof value !== 'number') return undefined;
   if (value < 30) return 'debug';
   if (value < 40) return 'info';

@@ -12,7 +12,7 @@ const secretNameRule = `use 1 to ${secretLimits.secretNameCharsMax} letters, dig
 
 export const secretNameSchema = z
   .string()
-  .regex(/^(?!FNWAY_)[A-Za-z_][A-Za-z0-9_]{0,127}$/, secretNameRule);
+  .regex(/^(?!FNWAY_|__proto__$)[A-Za-z_][A-Za-z0-9_]{0,127}$/, secretNameRule);
 
 /** Of `secrets` in a definition: a name, or a name and where the value is to be. */
 export const secretUseSchema = z.union([
@@ -35,8 +35,8 @@ export function fileVariable(name: string): string {
 export const maskedCharsMin = 4;
 
 /**
- * All forms in which a value could be told again: itself, its lines (output is read line by line), and as it stands in JSON
- * and in addresses. Longest first, so that no rest of one is left beside another.
+ * All forms in which a value could be told again: itself, its lines (output is read line by line), and as it stands in JSON,
+ * in addresses and in forms. Longest first, so that no rest of one is left beside another.
  */
 export function formsOf(value: string): string[] {
   const lines = value.split(/\r?\n/).map(line => line.trim());
@@ -44,10 +44,34 @@ export function formsOf(value: string): string[] {
   const forms = new Set<string>();
   for (const form of plain) {
     forms.add(form);
-    forms.add(JSON.stringify(form).slice(1, -1));
-    forms.add(encodeURIComponent(form));
+    const json = JSON.stringify(form).slice(1, -1);
+    forms.add(json);
+    // As Python writes it, unless it is told otherwise.
+    forms.add(
+      json.replace(
+        /[^\x20-\x7e]/g,
+        unit => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,
+      ),
+    );
+    // A half of a pair of units has no address.
+    forms.add(encodeURIComponent(form.toWellFormed()));
+    forms.add(encodeURI(form.toWellFormed()));
+    forms.add(new URLSearchParams({ '': form }).toString().slice(1));
   }
   return [...forms]
     .filter(form => form.length >= maskedCharsMin)
     .sort((a, b) => b.length - a.length);
+}
+
+/** What to do where a secret is missing. */
+export function setSecretRemedy(name: string): string {
+  return `Set it with \`fnway secrets set ${name}\`.`;
+}
+
+/** Whether instances of a function hold the value of a secret, so that a new one reaches only new instances. */
+export function hasAsVariable(
+  spec: { secrets?: SecretUse[] | undefined },
+  wanted: string,
+): boolean {
+  return spec.secrets?.some(({ name, as }) => name === wanted && as === 'env') ?? false;
 }

@@ -271,7 +271,7 @@ describe('a call', { timeout: 20_000 }, () => {
 
   test('a process that ends fails every call in it with what the obituary says', async () => {
     const { link, peer } = await links.linked();
-    link.obituary = async () => failedReply({ reason: 'crashed', message: 'signal SIGSEGV' });
+    link.obituary = async () => () => failedReply({ reason: 'crashed', message: 'signal SIGSEGV' });
     const request = source();
     const waiting = start(link);
     const streaming = start(link, callWith({ body: request.body }));

@@ -37,9 +37,11 @@ export interface Hello {
 export type Loaded = { ok: true; body: 'whole' | 'stream' } | { ok: false; problem: LinkProblem };
 
 /** Why the process is gone, for the replies of the calls that were in it. Asked once the link has closed. */
-export type Obituary = () => Promise<Reply>;
+export type Obituary = () => Promise<(call: string) => Reply>;
 
 interface Stream {
+  /** Id of the call. */
+  readonly call: string;
   resolve: ((reply: Reply) => void) | undefined;
   reject: (error: Error) => void;
   done: () => void;
@@ -167,6 +169,7 @@ export class Link {
         );
       }
       const stream: Stream = {
+        call: call.id,
         resolve,
         reject,
         done,
@@ -434,11 +437,12 @@ export class Link {
     if (streams.length === 0) return;
     const explain: Obituary =
       this.#obituary ??
-      (async () => failedReply({ reason: 'crashed', message: 'the instance ended' }));
-    void explain().then(reply => {
-      const message = broken?.message ?? reply.failure?.message ?? 'the instance ended';
-      const error = broken ?? new GatewayError('FUNCTION_FAILED', message);
+      (async () => () => failedReply({ reason: 'crashed', message: 'the instance ended' }));
+    void explain().then(replyOf => {
       for (const [id, stream] of streams) {
+        const reply = replyOf(stream.call);
+        const message = broken?.message ?? reply.failure?.message ?? 'the instance ended';
+        const error = broken ?? new GatewayError('FUNCTION_FAILED', message);
         this.#end(id, stream);
         this.#dropRequest(stream, error);
         stream.resolve?.(reply);

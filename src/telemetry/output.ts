@@ -89,11 +89,18 @@ export class OutputLog {
     if (followers !== undefined) for (const { onLine } of followers) onLine(entry);
   }
 
-  /** The last lines, oldest first. */
-  tail(functionId: string, options: { linesMax: number; instance?: string }): OutputLine[] {
+  /** The last lines, oldest first. With a call: its own, and those that are no call's. */
+  tail(
+    functionId: string,
+    options: { linesMax: number; instance?: string; call?: string },
+  ): OutputLine[] {
     const lines = this.#functions.get(functionId)?.lines ?? [];
-    const wanted =
-      options.instance === undefined ? lines : lines.filter(l => l.instance === options.instance);
+    const { instance, call } = options;
+    const wanted = lines.filter(
+      line =>
+        (instance === undefined || line.instance === instance) &&
+        (call === undefined || line.call === undefined || line.call === call),
+    );
     return options.linesMax === 0 ? [] : wanted.slice(-options.linesMax);
   }
 

@@ -50,7 +50,7 @@ export class LinkInstance implements Instance {
     this.wholeBodies = options.wholeBodies;
     const { linked, bound } = options;
     this.#bound = bound;
-    linked.link.obituary = async () => failedReply(await this.#explain());
+    linked.link.obituary = () => this.#explain();
     this.exited = linked.link.closed.then(async broken => {
       this.#alive = false;
       if (this.#bound.exceeded()) this.#ending = 'out-of-memory';
@@ -113,27 +113,30 @@ export class LinkInstance implements Instance {
     return this.exited;
   }
 
-  async #explain() {
+  /** What each of the calls that were in it is answered. */
+  async #explain(): Promise<(call: string) => Reply> {
     const { output, version, linked } = this.#options;
     if (this.#bound.exceeded()) this.#ending = 'out-of-memory';
     const status = await linked.exited;
-    const log = output
-      .tail(version.functionId, { linesMax: crashLinesMax, instance: this.id })
-      .map(line => line.text);
+    // What another call has written is not for this one's caller.
+    const logOf = (call: string) =>
+      output
+        .tail(version.functionId, { linesMax: crashLinesMax, instance: this.id, call })
+        .map(line => line.text);
     if (this.#ending === 'out-of-memory') {
-      return { reason: 'out-of-memory' as const, message: overLimit(version), log };
+      const message = overLimit(version);
+      return call => failedReply({ reason: 'out-of-memory', message, log: logOf(call) });
     }
     const how = status === undefined ? '' : ` (${status})`;
     const message =
       this.#ending === 'stopped'
         ? `the instance was stopped${how}`
         : `the instance ended${how} while it worked on the call`;
-    return {
-      reason: 'crashed' as const,
-      message,
-      log,
-      ...(status !== undefined && { exit: status }),
-    };
+    return call =>
+      failedReply({
+        ...{ reason: 'crashed', message, log: logOf(call) },
+        ...(status !== undefined && { exit: status }),
+      });
   }
 
   #note(text: string): void {
