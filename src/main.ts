@@ -20,6 +20,7 @@ import { Registry } from './deploy/registry.ts';
 import { Secrets } from './deploy/secrets.ts';
 import { Sources } from './deploy/sources.ts';
 import { Versions } from './deploy/versions.ts';
+import { hasAsVariable } from './domain/secret.ts';
 import type { Driver } from './driver/driver.ts';
 import { createHttpDriver } from './driver/http.ts';
 import { createExpress } from './driver/process/framework.ts';
@@ -138,7 +139,6 @@ async function build(
     masks,
   });
   undo.push(() => processes.close());
-  secretValues.onChange = (namespace, name) => processes.rotate(namespace, name);
   const drivers: Driver[] = [...(overrides.drivers ?? []), processes, createHttpDriver({ clock })];
   const builder = createBuilder({
     tools,
@@ -165,6 +165,11 @@ async function build(
     graceMs: limits.graceMs,
     bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
   });
+  secretValues.onChange = (namespace, name) => {
+    processes.rotate(namespace, name);
+    if (secretValues.has(namespace, name))
+      pool.renew(version => version.namespace === namespace && hasAsVariable(version.spec, name));
+  };
   const userModules = await Promise.all(config.middleware.map(file => loadMiddleware(file)));
   const invoke = compose(
     [
@@ -195,6 +200,7 @@ async function build(
       ...userModules.map(user =>
         userMiddleware(user, {
           monotonicMs: () => clock.monotonicMs(),
+          log,
           bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
         }),
       ),

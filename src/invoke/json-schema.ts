@@ -3,7 +3,7 @@
  * schema. References reach no further than the schema itself: nothing is fetched.
  */
 import type { Issue } from '../../client/errors.ts';
-import type { JsonSchema } from '../domain/function.ts';
+import { canonicalJson, type JsonSchema } from '../domain/function.ts';
 import { GatewayError } from '../errors.ts';
 
 /** The first thing that is wrong with a value; undefined when it is as the schema says. */
@@ -13,9 +13,10 @@ export const schemaBytesMax = 65_536;
 
 /** Throws SCHEMA_INVALID; `path` is where the schema stands. */
 export async function compileSchema(schema: JsonSchema, path: string): Promise<Check> {
-  const [{ Ajv2020, str }, formats] = await Promise.all([
+  const [{ Ajv2020, str }, formats, { RE2JS }] = await Promise.all([
     import('ajv/dist/2020.js'),
     import('ajv-formats'),
+    import('re2js'),
   ]);
   const bytes = Buffer.byteLength(JSON.stringify(schema));
   if (bytes > schemaBytesMax)
@@ -23,8 +24,18 @@ export async function compileSchema(schema: JsonSchema, path: string): Promise<C
   if (typeof schema === 'object' && '$async' in schema)
     throw refusal(path, '$async is no keyword of JSON Schema');
   // One error is enough to refuse a value, and all of them may take long to find.
-  const ajv = new Ajv2020({ strict: false, allErrors: false, logger: false });
+  const ajv = new Ajv2020({
+    ...{ strict: false, allErrors: false, logger: false },
+    // In time that grows with the text and no faster: a backtracking one could stop the gateway with 30 letters.
+    code: { regExp: linearPatterns(RE2JS) },
+  });
   formats.default.default(ajv);
+  ajv.removeKeyword('uniqueItems');
+  ajv.addKeyword({
+    ...{ keyword: 'uniqueItems', type: 'array', schemaType: 'boolean', errors: false },
+    compile: (wanted: boolean) => (items: unknown[]) => !wanted || areUnique(items),
+    error: { message: 'must NOT have duplicate items' },
+  });
   for (const [keyword, { holds, what }] of Object.entries(lengthKeywords)) {
     ajv.removeKeyword(keyword);
     ajv.addKeyword({
@@ -59,6 +70,25 @@ export async function compileSchema(schema: JsonSchema, path: string): Promise<C
       message: keyword === 'additionalProperties' ? 'is not expected' : text,
     };
   };
+}
+
+type Compile = (pattern: string, flags: string) => { test(text: string): boolean };
+
+function linearPatterns(RE2JS: typeof import('re2js').RE2JS): Compile & { code: string } {
+  const compile: Compile = pattern => {
+    try {
+      return RE2JS.compile(RE2JS.translateRegExp(pattern));
+    } catch (error) {
+      const why = `${(error as Error).message}; look-around and back-references are not available`;
+      throw new Error(`the pattern ${pattern} cannot be used: ${why}`);
+    }
+  };
+  return Object.assign(compile, { code: 'linearPatterns' });
+}
+
+/** Equal items have equal texts. The library compares each with each. */
+function areUnique(items: readonly unknown[]): boolean {
+  return new Set(items.map(canonicalJson)).size === items.length;
 }
 
 /**

@@ -45,6 +45,46 @@ describe('idle instances', () => {
   });
 });
 
+describe('a renewal', () => {
+  test('lets the old instances take calls until a new one is there, and then go', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_DELAY_MS: '100' }, { max: 3 });
+    const first = [callPool(pool, version, { 'run-ms': '1000' }), callPool(pool, version)];
+    await clock.advance(100);
+    const old = new Set(driver.instances);
+    assert.equal(old.size, 2);
+    pool.renew(other => other === version);
+    await clock.advance(50);
+    const meanwhile = callPool(pool, version);
+    await clock.advance(0);
+    assert.equal(meanwhile.outcome, '200');
+    await clock.advance(50);
+    const left = [...driver.instances];
+    assert.equal(left.filter(instance => !old.has(instance)).length, 1);
+    assert.equal(left.filter(instance => old.has(instance)).length, 1, 'the one with a call');
+    await clock.advance(1000);
+    assert.equal(first[0]!.outcome, '200');
+    assert.ok([...driver.instances].every(instance => !old.has(instance)));
+    assert.equal(driver.instances.size, 1);
+  });
+
+  test('replaces also what was being started, and starts nothing where nothing runs', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_DELAY_MS: '100' }, { max: 3 });
+    pool.renew(() => true);
+    assert.equal(driver.starts, 0);
+    const called = callPool(pool, version);
+    await clock.advance(50);
+    pool.renew(other => other === version);
+    await clock.advance(50);
+    const [early] = driver.instances;
+    assert.equal(called.outcome, '200');
+    await clock.advance(50);
+    assert.equal(driver.instances.size, 1);
+    assert.notEqual([...driver.instances][0], early);
+  });
+});
+
 describe('a kept minimum', () => {
   test('is that of the active version alone, also when an old one is called', async () => {
     const { clock, driver, pool } = poolBench();

@@ -34,6 +34,8 @@ export interface PoolOptions {
 interface Member {
   readonly instance: Instance;
   inFlight: number;
+  /** Its fleet's when it was started. */
+  readonly generation: number;
   /** Calls of it that have timed out and not returned. */
   late: number;
   idleSinceMs: number;
@@ -58,6 +60,8 @@ interface Fleet {
   keepsMinimum: boolean;
   /** Replaced by a newer version: keeps no idle instance. */
   retired: boolean;
+  /** Counts renewals. */
+  generation: number;
   failuresInRow: number;
   retryTimer: Timer | undefined;
 }
@@ -121,6 +125,15 @@ export class Pool {
     fleet.keepsMinimum = false;
     for (const member of [...fleet.members]) this.#retireMember(fleet, member, undefined);
     this.#forgetIfEmpty(fleet);
+  }
+
+  /** Once these versions have a new instance each, those that were there finish what they do, and go. */
+  renew(isMeant: (version: Version) => boolean): void {
+    for (const fleet of this.#fleets.values()) {
+      if (fleet.members.length + fleet.starting === 0 || !isMeant(fleet.version)) continue;
+      fleet.generation++;
+      void this.#startForCalls(fleet);
+    }
   }
 
   /** `version` answers calls now: keeps its minimum of instances from here on. */
@@ -190,6 +203,7 @@ export class Pool {
       waiting: [],
       keepsMinimum: false,
       retired: false,
+      generation: 0,
       failuresInRow: 0,
       retryTimer: undefined,
     };
@@ -284,6 +298,7 @@ export class Pool {
   /** Starts an instance for whoever waits. When it fails and nothing else could serve them, they are refused. */
   async #startOne(fleet: Fleet): Promise<VersionFailure | undefined> {
     fleet.starting++;
+    const { generation } = fleet;
     let started: Started;
     try {
       started = await fleet.driver.start(fleet.version);
@@ -299,7 +314,10 @@ export class Pool {
       this.#startFailed(fleet, `the function does not load${place}: ${message}`, undefined);
       return started.failure;
     }
-    const member = this.#adopt(fleet, started.instance);
+    const member = this.#adopt(fleet, started.instance, generation);
+    if (generation === fleet.generation)
+      for (const other of fleet.members)
+        if (other.generation < generation) this.#retireMember(fleet, other, undefined);
     if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
     this.#dropIfRetired(fleet, member);
     return undefined;
@@ -320,9 +338,10 @@ export class Pool {
     this.#forgetIfEmpty(fleet);
   }
 
-  #adopt(fleet: Fleet, instance: Instance): Member {
+  #adopt(fleet: Fleet, instance: Instance, generation: number): Member {
     const member: Member = {
       instance,
+      generation,
       inFlight: 0,
       late: 0,
       idleSinceMs: this.#options.clock.monotonicMs(),

@@ -70,18 +70,17 @@ describe('a function gets what it asks for', () => {
     assert.equal(await response.text(), 'key-one|-----BEGIN\ncert-one\n-----END');
   });
 
-  test('a new value reaches new instances, and files at once', async () => {
-    await client.putSecret('API_KEY', 'key-two');
+  test('a new value of a file is there at once, and of a variable with a new instance', async () => {
     await client.putSecret('CERT', 'cert-two');
     const running = await ask('node');
     assert.deepEqual(
       [running.env, running.file, running.context],
       ['key-one', 'cert-two', { API_KEY: 'key-one', CERT: 'cert-two' }],
     );
-    const source = { files: { 'handler.mjs': `${node}\n` } };
-    await gateway.put('node', { runtime: 'node', source, secrets });
-    assert.equal((await ask('node')).env, 'key-two');
-    assert.equal(await (await gateway.call('/function/shell')).text(), 'key-one|cert-two');
+    await client.putSecret('API_KEY', 'key-two');
+    await waitFor(async () => (await ask('node')).env === 'key-two');
+    const shell = async () => (await gateway.call('/function/shell')).text();
+    await waitFor(async () => (await shell()) === 'key-two|cert-two');
   });
 
   test('a function that asks for none has none', async () => {
@@ -271,6 +270,62 @@ test('a secret is hidden before a long text is cut, so that no half of it is lef
   const { log } = await (await gateway.call('/function/cut')).json();
   assert.match(log.join(), /0{1900}/);
   assert.equal(log.join().includes('kkk'), false);
+});
+
+test('a new value comes to functions and scripts that are called all the while, and no call is lost', async () => {
+  await client.putSecret('TURN', 'value-0');
+  const files = { 'handler.mjs': 'export default () => new Response(process.env.TURN);' };
+  await gateway.put('turn', { runtime: 'node', source: { files }, secrets: ['TURN'] });
+  await gateway.put('turn-script', { script: 'printf %s "$TURN"', secrets: ['TURN'] });
+  const textOf = async (name: string) => {
+    const response = await gateway.call(`/function/${name}`);
+    assert.equal(response.status, 200);
+    return response.text();
+  };
+  let calling = true;
+  const caller = async () => {
+    while (calling) assert.match(await textOf('turn'), /^value-\d$/);
+  };
+  const callers = Array.from({ length: 4 }, caller);
+  for (const value of ['value-1', 'value-2', 'value-3']) {
+    await client.putSecret('TURN', value);
+    for (const name of ['turn', 'turn-script'])
+      await waitFor(async () => (await textOf(name)) === value, { what: `${value} in ${name}` });
+  }
+  calling = false;
+  await Promise.all(callers);
+});
+
+test('a secret of the largest size is hidden, and harms nothing', async () => {
+  const value = Array.from({ length: 1000 }, (_, i) => `${i} ${'k'.repeat(55)}`).join('\n');
+  await client.putSecret('LARGE', value);
+  await gateway.put('large', {
+    script: 'head -n 2 "$LARGE_FILE" >&2; echo said >&2; echo done',
+    secrets: [{ name: 'LARGE', as: 'file' }],
+  });
+  assert.equal(await (await gateway.call('/function/large')).text(), 'done\n');
+  const lines = await waitFor(async () => {
+    const found = await client.readLogs('large');
+    return found.some(({ text }) => text === 'said') && found;
+  });
+  assert.deepEqual(
+    lines.map(({ text }) => text),
+    ['***', '***', 'said'],
+  );
+});
+
+test('words of the gateway stay readable though a secret has their letters', async () => {
+  await client.putSecret('WORD', 'threw');
+  await client.putSecret('KIND', 'function');
+  const files = { 'handler.mjs': 'export default () => { throw new Error("it threw"); };' };
+  await gateway.put('words', { runtime: 'node', source: { files }, secrets: ['WORD', 'KIND'] });
+  const response = await gateway.call('/function/words');
+  assert.equal(response.headers.get('x-fnway-failure'), 'threw');
+  const { status, failure } = await client.getInvocation(response.headers.get('x-call-id')!);
+  assert.deepEqual(
+    [status, failure!.kind, failure!.code, failure!.reason, failure!.message],
+    [502, 'function', 'FUNCTION_FAILED', 'threw', 'it ***'],
+  );
 });
 
 test('secrets survive a restart', async () => {

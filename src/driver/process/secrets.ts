@@ -1,6 +1,6 @@
 /** What an instance is given of its function's secrets: variables and files. Whatever is given is hidden from then on. */
 import type { Masks } from '../../auth/masks.ts';
-import { fileVariable } from '../../domain/secret.ts';
+import { fileVariable, setSecretRemedy } from '../../domain/secret.ts';
 import { GatewayError } from '../../errors.ts';
 import type { Identity, Version } from '../../invoke/invoke.ts';
 import { SecretFiles } from './secret-files.ts';
@@ -90,7 +90,7 @@ export class InstanceSecrets {
     const value = this.#secretOf(namespace, name);
     if (value === undefined) {
       const detail = `the namespace ${namespace} has no secret ${name}`;
-      throw new GatewayError('SECRET_MISSING', detail);
+      throw new GatewayError('SECRET_MISSING', detail, { remedy: setSecretRemedy(name) });
     }
     this.#masks.add(functionId, value);
     return value;

@@ -4,6 +4,7 @@
  */
 import type { BodyStream } from '../../body.ts';
 import { recordLimits } from '../../domain/record.ts';
+import { isGatewayError } from '../../errors.ts';
 import type { RecordedBodies } from '../../store/records.ts';
 import { type Body, emptyBody, isStream, type Middleware } from '../invoke.ts';
 
@@ -41,7 +42,17 @@ export function bodies({ keep, onDrop }: BodiesOptions): Middleware {
           return failure === undefined ? { ...reply, body: output.body } : reply;
         },
         error => {
+          // What was given up, as at its deadline, is what one wants to call again.
+          const sent = input.bytes();
           input.letGo();
+          if (input.hadNoRoom) onDrop();
+          const { id, method, target, headers: requestHeaders } = call;
+          const status = isGatewayError(error) ? error.status : 500;
+          if (sent !== undefined)
+            keep({
+              ...{ id, subject: version, method, target, requestHeaders, input: sent },
+              ...{ status, replyHeaders: [], output: new Uint8Array(0) },
+            });
           throw error;
         },
       );

@@ -3,7 +3,7 @@
  * at once with FUNCTION_BUSY, before anything is spent on them.
  */
 import { GatewayError } from '../../errors.ts';
-import { type Middleware, type Version, whenReplyEnds } from '../invoke.ts';
+import { type Middleware, type Reply, type Version, whenReplyEnds } from '../invoke.ts';
 
 export function concurrency(options: { waitingCallsMax: number }): Middleware {
   // Counters stay with their version: deleting and adding entries at every call would cost the collector.
@@ -28,7 +28,14 @@ export function concurrency(options: { waitingCallsMax: number }): Middleware {
         return Promise.reject(new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 }));
       }
       counter.inFlight++;
-      return next(call, signal).then(
+      let reply: Promise<Reply>;
+      try {
+        reply = next(call, signal);
+      } catch (error) {
+        // No step throws; one that did would take a place for good.
+        reply = Promise.reject(error);
+      }
+      return reply.then(
         reply => {
           whenReplyEnds(reply, () => {
             counter.inFlight--;

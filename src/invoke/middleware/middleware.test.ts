@@ -121,6 +121,15 @@ describe('concurrency', () => {
     await settle();
   });
 
+  test('a step that throws takes no place', async () => {
+    const single = mockVersion({}, { concurrency: 1, max: 1 });
+    const invoke = concurrency({ waitingCallsMax: 0 })(() => {
+      throw new RangeError('the stack is full');
+    });
+    for (let i = 0; i < 3; i++)
+      await assert.rejects(invoke(mockCall(single), new CallSignal()), /the stack is full/);
+  });
+
   test('a place is free again when the last byte is read, not before', async () => {
     const single = mockVersion({}, { concurrency: 1, max: 1 });
     const { invoke: next, body } = streaming();

@@ -3,6 +3,7 @@
  * of its failure does not tell its secrets.
  */
 import type { Masks } from '../../auth/masks.ts';
+import { setSecretRemedy } from '../../domain/secret.ts';
 import { GatewayError } from '../../errors.ts';
 import type { Middleware } from '../invoke.ts';
 
@@ -18,7 +19,9 @@ export function secrets(options: {
       const missing = spec.secrets.find(({ name }) => !has(namespace, name));
       if (missing !== undefined) {
         const detail = `the function needs the secret ${missing.name}, and the namespace ${namespace} has none of that name`;
-        return Promise.reject(new GatewayError('SECRET_MISSING', detail));
+        return Promise.reject(
+          new GatewayError('SECRET_MISSING', detail, { remedy: setSecretRemedy(missing.name) }),
+        );
       }
       return next(call, signal).then(
         reply => {

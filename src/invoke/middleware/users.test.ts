@@ -9,10 +9,12 @@ import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import cache from '../../../examples/middleware/cache.ts';
 import enrich from '../../../examples/middleware/enrich.ts';
+import type { Middleware as UserMiddleware } from '../../../sdk/middleware.ts';
 import { runMiddleware } from '../../../sdk/testing.ts';
 import { PushedBody } from '../../body.ts';
 import { mockCall, mockVersion } from '../../driver/mock.ts';
 import { GatewayError } from '../../errors.ts';
+import { settle } from '../../testing/fake-clock.ts';
 import { CallSignal, isStream } from '../invoke.ts';
 import { loadMiddleware, userMiddleware } from './users.ts';
 
@@ -287,4 +289,57 @@ describe('the examples', () => {
     );
     assert.deepEqual([first.headers.get('x-cache'), again.headers.get('x-cache')], [null, 'hit']);
   });
+});
+
+test('what a module answers that is no reply is its mistake, and told as that', async () => {
+  const options = { monotonicMs: () => 0, bufferedBodyBytesMax: 10 };
+  const circular: Record<string, unknown> = {};
+  circular.self = circular;
+  const answers: Array<[answer: unknown, message: RegExp]> = [
+    [new Response('x'), /returned a Response; return \{ status, headers, body \}/],
+    [{ body: circular }, /circular/],
+    [{ body: 1n }, /BigInt/],
+    [{ body: () => 1 }, /a function has no JSON/],
+    [{ body: new ReadableStream() }, /a body is text, bytes/],
+    [Object.defineProperty({}, 'status', { get: () => circular.none!.toString() }), /cannot read/i],
+  ];
+  for (const [answer, message] of answers) {
+    const module = { before: () => ({ reply: answer }) } as unknown as UserMiddleware;
+    const invoke = userMiddleware(module, options)(assert.fail);
+    const refused = invoke(mockCall(mockVersion()), new CallSignal());
+    await assert.rejects(refused, { code: 'MIDDLEWARE_FAILED', message });
+  }
+  for (const thrown of [
+    Object.create(null),
+    Object.assign(new Error('x'), { name: 'GatewayError' }),
+  ]) {
+    const throws = () => {
+      throw thrown;
+    };
+    const invoke = userMiddleware({ before: throws }, options)(assert.fail);
+    const refused = invoke(mockCall(mockVersion()), new CallSignal());
+    await assert.rejects(refused, { code: 'MIDDLEWARE_FAILED' });
+  }
+});
+
+test('a module that takes all of the time is named, and one that waits for the function is not', async () => {
+  const options = { monotonicMs: () => 0, bufferedBodyBytesMax: 10 };
+  const late = new GatewayError('CALL_DEADLINE_EXCEEDED', 'no instance was free');
+  const never = () => new Promise<never>(() => {});
+  const run = async (module: UserMiddleware) => {
+    const signal = new CallSignal();
+    const reply = userMiddleware(module, options)(never)(mockCall(mockVersion()), signal);
+    await settle();
+    signal.abort(late);
+    return reply.catch(error => error.message);
+  };
+  assert.match(
+    await run({ name: 'slow', before: never }),
+    /^before of the middleware slow did not end/,
+  );
+  assert.match(
+    await run({ name: 'slow', around: never }),
+    /^around of the middleware slow did not end/,
+  );
+  assert.equal(await run({ around: (_, next) => next() }), 'no instance was free');
 });

@@ -11,7 +11,8 @@ import type {
   Middleware as UserMiddleware,
 } from '../../../sdk/middleware.ts';
 import { type BodyStream, collect } from '../../body.ts';
-import { GatewayError, isGatewayError } from '../../errors.ts';
+import { GatewayError } from '../../errors.ts';
+import type { Log } from '../../log.ts';
 import {
   type Body,
   type Call,
@@ -26,6 +27,8 @@ import {
 
 export interface UsersOptions {
   monotonicMs(): number;
+  /** Absent in the test kit: its caller gets the error itself. */
+  log?: Log;
   bufferedBodyBytesMax: number;
 }
 
@@ -35,7 +38,10 @@ export async function loadMiddleware(file: string): Promise<UserMiddleware> {
   try {
     module = await import(file);
   } catch (error) {
-    throw invalid(file, `it does not load: ${(error as Error).message}`, error);
+    // The first line of the stack of a text that is no program is its place.
+    const place = /^\S+:\d+$/m.exec((error as Error).stack ?? '')?.[0];
+    const at = place === undefined ? '' : ` (${place.replace('file://', '')})`;
+    throw invalid(file, `it does not load: ${(error as Error).message}${at}`, error);
   }
   const found = module.default;
   if (typeof found !== 'object' || found === null)
@@ -65,7 +71,7 @@ export function userMiddleware(user: UserMiddleware, options: UsersOptions): Mid
     const run = new Run(user, options, { call, signal, next });
     return new Promise((resolve, reject) => {
       // A module that never ends holds its call no longer than the call may take.
-      signal.onAbort(reject);
+      signal.onAbort(reason => reject(run.lateOf(reason)));
       run.reply().then(resolve, reject);
     });
   };
@@ -81,6 +87,8 @@ class Run {
   /** The function's reply behind each view of it that the module was given. */
   readonly #replies = new WeakMap<MiddlewareReply, Reply>();
   #hasCalled = false;
+  /** What of the module is running, and waits for nothing else. */
+  #hook: string | undefined;
   #streamed: BodyStream | undefined;
 
   constructor(
@@ -93,6 +101,15 @@ class Run {
     this.#call = call;
     this.#signal = signal;
     this.#next = next;
+  }
+
+  /** Why the call is given up: where the module is what took the time, it is named. */
+  lateOf(reason: GatewayError): GatewayError {
+    if (reason.code !== 'CALL_DEADLINE_EXCEEDED' || this.#hook === undefined) return reason;
+    const detail = `${this.#hook} of the middleware ${this.#user.name} did not end within the function's timeout`;
+    return new GatewayError('CALL_DEADLINE_EXCEEDED', detail, {
+      remedy: `Look at what ${this.#hook} waits for.`,
+    });
   }
 
   /** What the function still streams is given up unless it is what is answered. */
@@ -136,7 +153,10 @@ class Run {
       if (!('call' in before)) throw this.#broken('before', 'it returned neither call nor reply');
       call = this.#changed('before', call, before.call);
     }
+    const hook = this.#hook;
+    this.#hook = undefined;
     const given = await this.#next(call, this.#signal);
+    this.#hook = hook;
     if (isStream(given.body)) this.#streamed = given.body;
     const reply = await this.#collected(given);
     if (user.after === undefined) return reply;
@@ -154,16 +174,22 @@ class Run {
 
   /** Errors of the call pass through; all others are the module's. */
   async #asking<T>(hook: string, ask: () => T | Promise<T>): Promise<T> {
+    const outer = this.#hook;
+    this.#hook = hook;
     try {
       return await ask();
     } catch (error) {
-      if (isGatewayError(error)) throw error;
-      throw this.#broken(hook, `it threw ${error instanceof Error ? error.message : error}`, error);
+      if (error instanceof GatewayError) throw error;
+      throw this.#broken(hook, `it threw ${textOf(error)}`, error);
+    } finally {
+      this.#hook = outer;
     }
   }
 
   #broken(hook: string, what: string, cause?: unknown): GatewayError {
     const detail = `${hook} of the middleware ${this.#user.name}: ${what}`;
+    // Callers are told no more than that: its stack is for who wrote it.
+    if (cause !== undefined) this.#options.log?.warn(detail, { call: this.#call.id, error: cause });
     return new GatewayError('MIDDLEWARE_FAILED', detail, { cause });
   }
 
@@ -185,6 +211,17 @@ class Run {
   #replyOf(hook: string, answer: OwnReply | MiddlewareReply, before: Reply | undefined): Reply {
     if (typeof answer !== 'object' || answer === null)
       throw this.#broken(hook, 'it returned no reply');
+    if (answer instanceof Response)
+      throw this.#broken(hook, 'it returned a Response; return { status, headers, body }');
+    try {
+      return this.#readReply(hook, answer, before);
+    } catch (error) {
+      if (error instanceof GatewayError) throw error;
+      throw this.#broken(hook, `its reply cannot be used: ${textOf(error)}`, error);
+    }
+  }
+
+  #readReply(hook: string, answer: OwnReply | MiddlewareReply, before: Reply | undefined): Reply {
     const shown = this.#replies.get(answer as MiddlewareReply);
     // As it was given, its headers perhaps changed.
     if (shown !== undefined)
@@ -318,11 +355,29 @@ function encoded(body: unknown, given: HeaderPairs): { headers: HeaderPairs; bod
   const pairs = withoutLength(given);
   if (body === undefined || body === null) return { headers: pairs, body: emptyBody };
   if (body instanceof Uint8Array) return { headers: pairs, body };
+  if (body instanceof ArrayBuffer) return { headers: pairs, body: new Uint8Array(body) };
+  if (body instanceof ReadableStream || body instanceof Blob)
+    throw new TypeError('a body is text, bytes, or a value for JSON');
   const isText = typeof body === 'string';
   const hasType = pairs.some((name, i) => i % 2 === 0 && name.toLowerCase() === 'content-type');
   const type = isText ? 'text/plain; charset=utf-8' : 'application/json';
   return {
     headers: hasType ? pairs : ['content-type', type, ...pairs],
-    body: Buffer.from(isText ? body : JSON.stringify(body)),
+    body: Buffer.from(isText ? body : jsonOf(body)),
   };
+}
+
+function jsonOf(value: unknown): string {
+  const text = JSON.stringify(value) as string | undefined;
+  if (text === undefined) throw new TypeError(`a ${typeof value} has no JSON`);
+  return text;
+}
+
+/** Anything may be thrown, also what has no text. */
+function textOf(error: unknown): string {
+  try {
+    return error instanceof Error ? error.message : String(error);
+  } catch {
+    return 'what has no text';
+  }
 }

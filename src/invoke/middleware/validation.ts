@@ -86,16 +86,24 @@ function issueIn(bytes: Uint8Array, check: Check): Issue | undefined {
   } catch {
     return { path: '', message: bytes.length === 0 ? 'is empty' : 'is not JSON' };
   }
-  return check(value);
+  try {
+    return check(value);
+  } catch {
+    // The stack is full: by the value's own depth, or by a schema that refers to itself without end.
+    return { path: '', message: 'is nested too deeply to be held against the schema' };
+  }
 }
 
 function textOf(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
 }
 
+const withoutBody = new Set([204, 205]);
+
 /** Only successes are held against the schema: an error's body says what went wrong. */
 async function checked(reply: Reply, check: Check, bytesMax: number): Promise<Reply> {
   if (reply.failure !== undefined || reply.status < 200 || reply.status > 299) return reply;
+  if (withoutBody.has(reply.status)) return reply;
   const body = isStream(reply.body) ? await collect(reply.body, bytesMax) : reply.body;
   if (body === undefined) {
     const message = `the answer is longer than ${bytesMax} bytes, and its schema needs it whole`;
