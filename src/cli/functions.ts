@@ -6,6 +6,7 @@ import type {
   FunctionView,
   Signature,
   VersionFailure,
+  VersionView,
 } from '../../client/api.ts';
 import { type Client, isApiError } from '../../client/client.ts';
 import { GatewayError } from '../errors.ts';
@@ -13,7 +14,7 @@ import { type Context, checkName } from './context.ts';
 import { placeOf } from './failure.ts';
 import { printable } from './output.ts';
 import { durationText } from './project.ts';
-import { trafficText } from './traffic.ts';
+import { trafficText, withoutCalls } from './traffic.ts';
 
 type ContextOf = (command: Command) => Context;
 
@@ -133,8 +134,10 @@ async function deploy(context: Context, name: string, options: DeployOptions): P
     return;
   }
   const version = put.version === undefined ? '' : ` version ${put.version}`;
+  const idle = withoutCalls(put.function);
   const time = durationText(performance.now() - startedMs);
   out.line(`${out.colors.green(`✓ ${name}  ${put.outcome}${version}`)} ${out.colors.dim(time)}`);
+  if (idle !== undefined) out.note(`Version ${put.function.latestVersion.number} ${idle}.`);
   out.line(`  ${await curlLine(client, put.function)}`);
 }
 
@@ -220,11 +223,14 @@ async function list(
   ]);
 }
 
-/** The one that answers, and the newest where that is another. */
+/** Those that answer, and the newest where that is none of them. */
 function versionText(view: FunctionView): string {
-  const { activeVersion, latestVersion } = view;
-  if (activeVersion === latestVersion.number) return String(activeVersion);
-  return `${activeVersion ?? 'none'} (newest ${latestVersion.number})`;
+  const { activeVersion, traffic, latestVersion } = view;
+  const answering = traffic === undefined ? [activeVersion ?? 'none'] : Object.keys(traffic.shares);
+  const text = answering.join('+');
+  return answering.map(Number).includes(latestVersion.number)
+    ? text
+    : `${text} (newest ${latestVersion.number})`;
 }
 
 async function describe(context: Context, name: string): Promise<void> {
@@ -241,17 +247,10 @@ async function describe(context: Context, name: string): Promise<void> {
   const { instances, running } = view;
   const rows: [string, string | undefined][] = [
     ['state', view.state],
-    ['answers', view.activeVersion === undefined ? 'no version yet' : `v${view.activeVersion}`],
+    ['answers', trafficText(view)],
     ['project', view.project],
     ['description', view.description || undefined],
-    ['kind', latest.kind],
-    ['runtime', latest.runtime],
-    ['entry', latest.entry],
-    ['script', latest.script],
-    ['url', latest.url],
-    ['source', latest.source],
-    ['env', recordText(latest.env)],
-    ['build env', recordText(latest.buildEnv)],
+    ...contentRows(latest),
     ['timeout', latest.timeout],
     ['memory', latest.memory],
     ['concurrency', await concurrencyText(client, view)],
@@ -261,7 +260,6 @@ async function describe(context: Context, name: string): Promise<void> {
       running && `${running.ready} ready, ${running.busy} busy, ${running.starting} starting`,
     ],
     ['labels', recordText(view.labels)],
-    ['traffic', view.traffic && trafficText(view)],
     ['auth', view.auth],
     ['record', view.record],
     ['call', await curlLine(client, view)],
@@ -282,6 +280,38 @@ async function describe(context: Context, name: string): Promise<void> {
     out.line(colors.dim(`  build log of v${latest.number}`));
     for (const line of latest.buildLog.trimEnd().split('\n')) out.line(`    | ${printable(line)}`);
   }
+}
+
+/** What makes the version. */
+function contentRows(version: VersionView): Array<[string, string | undefined]> {
+  const { secrets, args, argKeys, allowExitCodes, result, schema } = version;
+  return [
+    ['kind', version.kind],
+    ['runtime', version.runtime],
+    ['entry', version.entry],
+    ['script', version.script],
+    ['url', version.url],
+    ['source', version.source],
+    ['env', recordText(version.env)],
+    [
+      'secrets',
+      secrets?.map(({ name, as }) => `${name}${as === 'file' ? ' as a file' : ''}`).join(', '),
+    ],
+    ['args', args && JSON.stringify(args)],
+    ['arg keys', argKeys?.join(', ')],
+    ['exit codes', allowExitCodes && `allowed: ${[allowExitCodes].flat().join(', ')}`],
+    ['result', result && JSON.stringify(result)],
+    ['convention', version.convention],
+    ['signature', version.signature],
+    [
+      'schema',
+      schema &&
+        Object.keys(schema)
+          .map(key => `schema.${key}`)
+          .join(', '),
+    ],
+    ['build env', recordText(version.buildEnv)],
+  ];
 }
 
 async function concurrencyText(client: Client, view: FunctionView): Promise<string | undefined> {

@@ -1,6 +1,11 @@
 /** `fnway invocations list`, `show` and `replay`: what became of calls, and calling again. */
 import { type Command, Option } from 'commander';
-import type { BodyView, InvocationView } from '../../client/api.ts';
+import type {
+  BodyView,
+  InvocationFailure,
+  InvocationView,
+  OutputLineView,
+} from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
 import type { Context } from './context.ts';
 import { integer, withoutUndefined } from './functions.ts';
@@ -93,14 +98,19 @@ async function list(context: Context, options: ListOptions): Promise<void> {
       `v${item.version}`,
       String(item.status),
       item.durationMs.toFixed(1),
-      printable(`${item.method} ${item.path}`.slice(0, 40)),
-      item.failure === undefined ? '' : printable(failureLine(item.failure).slice(0, 80)),
+      shortened(`${item.method} ${item.path}`, 40),
+      item.failure === undefined ? '' : shortened(failureLine(item.failure), 80),
     ]),
   ]);
 }
 
-function failureLine({ kind, code, reason, message }: NonNullable<InvocationView['failure']>) {
-  return `${kind} ${reason ?? code}: ${message.split('\n')[0]}`;
+function failureLine({ kind, code, reason, type, message }: InvocationFailure): string {
+  const name = type === undefined || type === 'Error' ? '' : `${type}: `;
+  return `${kind} ${reason ?? code}: ${name}${message.split('\n')[0]}`;
+}
+
+function shortened(text: string, charsMax: number): string {
+  return printable(text.length > charsMax ? `${text.slice(0, charsMax - 1)}…` : text);
 }
 
 async function show(context: Context, id: string): Promise<void> {
@@ -137,8 +147,9 @@ async function show(context: Context, id: string): Promise<void> {
   for (const line of lines) out.line(`    ${logLine(context, line)}`);
 }
 
-interface Answer extends BodyView {
+export interface Answer extends BodyView {
   status: number;
+  failure?: InvocationView['failure'];
 }
 
 async function replay(
@@ -148,17 +159,21 @@ async function replay(
 ): Promise<void> {
   const { out } = context;
   const client = await context.client();
-  const before = await client.getBodies(id);
-  const { where, answer, newId } = await out.during('calling again', () =>
+  const [{ reply }, { failure }] = await Promise.all([
+    client.getBodies(id),
+    client.getInvocation(id),
+  ]);
+  const before: Answer = { ...reply, failure };
+  const { where, answer, newId, lines } = await out.during('calling again', () =>
     again(context, client, id, options),
   );
-  const differences = compare(before.reply, answer);
+  const differences = compare(before, answer);
   if (out.json) {
     const same = differences.length === 0;
-    return out.value({ id, replayed: newId, where, same, before: before.reply, after: answer });
+    return out.value({ id, replayed: newId, where, same, before, after: answer });
   }
   out.line(`${id} again, on ${where}${newId === undefined ? '' : `: ${newId}`}`);
-  if (differences.length === 0) return out.line(`${out.colors.green('✓')} the same answer`);
+  if (differences.length === 0) out.line(`${out.colors.green('✓')} the same answer`);
   for (const line of differences) {
     const color = line.startsWith('+')
       ? out.colors.green
@@ -167,6 +182,9 @@ async function replay(
         : out.colors.dim;
     out.line(color(printable(line)));
   }
+  // Of this machine: nobody can ask for them later.
+  if (lines !== undefined && lines.length > 0) out.line(out.colors.dim('lines'));
+  for (const line of lines ?? []) out.line(`  ${logLine(context, line)}`);
 }
 
 async function again(
@@ -174,16 +192,19 @@ async function again(
   client: Client,
   id: string,
   { version, local }: { version?: number; local?: string },
-): Promise<{ where: string; answer: Answer; newId?: string }> {
+): Promise<{ where: string; answer: Answer; newId?: string; lines?: OutputLineView[] }> {
   if (local !== undefined) {
     const { replayLocally } = await import('./replay.ts');
-    return {
-      where: `the code in ${local}`,
-      answer: await replayLocally(context, client, id, local),
-    };
+    const where = `the code in ${local}`;
+    return { where, ...(await replayLocally(context, client, id, local)) };
   }
   const view = await client.replayInvocation(id, withoutUndefined({ version }));
-  return { where: `version ${view.version}`, answer: view.reply, newId: view.id };
+  const { failure } = await client.getInvocation(view.id);
+  return {
+    where: `version ${view.version}`,
+    answer: { ...view.reply, failure },
+    newId: view.id,
+  };
 }
 
 /** Set anew with every answer, or of its connection: they tell nothing about the function. */
@@ -201,6 +222,10 @@ export function compare(before: Answer, after: Answer): string[] {
     if (is !== undefined) lines.push(`+ ${is}`);
   };
   differ(`status ${before.status}`, `status ${after.status}`);
+  differ(
+    before.failure && `failure ${failureLine(before.failure)}`,
+    after.failure && `failure ${failureLine(after.failure)}`,
+  );
   const [had, has] = [headersOf(before), headersOf(after)];
   for (const name of new Set([...had.keys(), ...has.keys()])) {
     const text = (value: string | undefined) => value && `${name}: ${value}`;

@@ -301,6 +301,7 @@ const nestedKeys: Record<string, readonly string[]> = {
   instances: ['min', 'max', 'idle'],
   http: ['url', 'convention'],
   result: ['key'],
+  schema: ['in', 'out'],
   source: ['files'],
 };
 

@@ -72,7 +72,7 @@ test('a function that was rolled back is built again, and the plan says so', () 
   const action = plan(current);
   assert.ok(action.kind === 'update');
   assert.deepEqual(action.changes, []);
-  assert.equal(action.reason, 'version 3 was rolled back; built again');
+  assert.equal(action.reason, 'version 3 does not answer, another one was chosen; built again');
   const building = { ...current.latestVersion, state: 'building' as const };
   assert.equal(plan({ ...current, latestVersion: building }).kind, 'unchanged');
 });

@@ -124,7 +124,7 @@ function planOne(
   }
   const { number, state } = current.latestVersion;
   if (state === 'ready' && current.activeVersion !== number && current.traffic === undefined) {
-    const reason = `version ${number} was rolled back; built again`;
+    const reason = `version ${number} does not answer, another one was chosen; built again`;
     return { kind: 'update', name, desired, changes, reason };
   }
   return { kind: 'unchanged', name, desired, current };

@@ -41,11 +41,10 @@ const groups = [
   { heading: 'Functions:', add: addSecretCommands },
 ] as const;
 
-function buildProgram(contextOf: (command: Command) => Context): Command {
+function buildProgram(contextOf: (command: Command) => Context, words: readonly string[]): Command {
   const program = new Command('fnway');
   program
     .description('A function gateway that you own: write a function, get an endpoint.')
-    .version(packageVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'show help')
     .addOption(
       new Option(
@@ -65,6 +64,9 @@ function buildProgram(contextOf: (command: Command) => Context): Command {
     add(program, contextOf);
   }
   program.commandsGroup('More:');
+  // Behind a command it is the command's own: `logs --version 3`.
+  if (namesIn(program, words).length === 1)
+    program.version(packageVersion(), '-V, --version', 'print the version');
   addCompletionCommand(program, contextOf);
   program.helpCommand('help [command]', 'show help of a command');
   return program;
@@ -118,7 +120,7 @@ export async function run(argv: readonly string[]): Promise<void> {
   const program = buildProgram(command => {
     context = createContext(command, ports);
     return context;
-  });
+  }, argv.slice(2));
   try {
     await program.parseAsync(argv.length <= 2 ? [...argv, '--help'] : argv);
   } catch (error) {

@@ -10,6 +10,7 @@ import type { LoadedManifest } from './manifest.ts';
 import type { Output } from './output.ts';
 import type { Action, FieldChange } from './plan.ts';
 import type { Desired } from './sources.ts';
+import { withoutCalls } from './traffic.ts';
 
 type ContextOf = (command: Command) => Context;
 
@@ -294,7 +295,8 @@ function outcomeLine(outcome: Outcome, { width, out }: { width: number; out: Out
   const why = outcome.result === 'kept' ? ' because others failed' : '';
   const time = outcome.durationMs < 10 ? '' : colors.dim(` ${durationText(outcome.durationMs)}`);
   const text = `${mark} ${outcome.name.padEnd(width)}  ${outcome.result}${version}${why}`;
-  return paint(text) + time;
+  const idle = withoutCalls(outcome.function);
+  return paint(text) + time + (idle === undefined ? '' : colors.yellow(` ${idle}`));
 }
 
 export function durationText(ms: number): string {

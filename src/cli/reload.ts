@@ -15,6 +15,7 @@ import { type LoadedManifest, manifestName } from './manifest.ts';
 import { limited } from './parallel.ts';
 import { durationText, loadProject, type Project, planProject } from './project.ts';
 import { type Desired, readSource } from './sources.ts';
+import { withoutCalls } from './traffic.ts';
 import { type Changes, type Watched, watchProject } from './watch.ts';
 
 /** What was tried last, so that nothing is deployed, or told, twice. */
@@ -228,5 +229,8 @@ function printReload(context: Context, outcome: Outcome): void {
   // A leftover that stays is no news until the next apply that succeeds.
   if (result === 'kept') return;
   const made = version === undefined ? result : `version ${version}`;
-  out.line(`${time} ${colors.green(`✓ ${name}`)} ${made} ${colors.dim(durationText(durationMs))}`);
+  const idle = withoutCalls(outcome.function);
+  out.line(
+    `${time} ${colors.green(`✓ ${name}`)} ${made} ${colors.dim(durationText(durationMs))}${idle === undefined ? '' : colors.yellow(` ${idle}`)}`,
+  );
 }

@@ -5,20 +5,33 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { BodyView, FunctionDefinition, FunctionView, VersionView } from '../../client/api.ts';
+import type {
+  BodyView,
+  FunctionDefinition,
+  FunctionView,
+  InvocationView,
+  OutputLineView,
+  VersionView,
+} from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
 import { endpointPath, isApiError } from '../../client/client.ts';
+import { GatewayError } from '../errors.ts';
 import { putDesired } from './apply.ts';
 import type { Context } from './context.ts';
 import { readUpload, withoutUndefined } from './functions.ts';
+import type { Answer } from './invocations.ts';
 import { clientInProcess, startGateway } from './serve.ts';
+
+const linesMax = 10_000;
+const recordTriesMax = 100;
+const recordRetryMs = 50;
 
 export async function replayLocally(
   context: Context,
   client: Client,
   id: string,
   directory: string,
-): Promise<BodyView & { status: number }> {
+): Promise<{ answer: Answer; lines: OutputLineView[] }> {
   const { function: name, version: number } = await client.getInvocation(id);
   const { request } = await client.getBodies(id);
   const view = await client.getFunction(name);
@@ -32,7 +45,7 @@ export async function replayLocally(
   const data = mkdtempSync(path.join(tmpdir(), 'fnway-replay-'));
   const gateway = await startGateway(
     { data, port: '0', logLevel: 'error', warm: '0' },
-    context.env,
+    { ...context.env, FNWAY_RECORDS: 'true' },
   );
   try {
     const local = clientInProcess(gateway, undefined);
@@ -49,17 +62,27 @@ export async function replayLocally(
       ...(!/^(?:GET|HEAD)$/.test(request.method) && { body: bytesOf(request) }),
       redirect: 'manual',
     });
-    const bytes = Buffer.from(await response.arrayBuffer());
-    const body = bytes.toString();
-    return {
-      status: response.status,
-      headers: [...response.headers],
-      ...(Buffer.from(body).equals(bytes) ? { body } : { base64: bytes.toString('base64') }),
-    };
+    // What the function said is in the record, as that of the other gateway is: nothing of the way between.
+    await response.arrayBuffer().catch(() => {});
+    const record = await recordOf(local, name);
+    const { reply } = await local.getBodies(record.id);
+    const lines = await local.readLogs(name, { lines: linesMax });
+    return { answer: { ...reply, failure: record.failure }, lines };
   } finally {
     await gateway.stop();
     rmSync(data, { recursive: true, force: true });
   }
+}
+
+/** Of the only call. It is written once the answer is out. */
+async function recordOf(client: Client, name: string): Promise<InvocationView> {
+  for (let tries = 0; tries < recordTriesMax; tries++) {
+    const { items } = await client.listInvocations({ function: name, limit: 1 });
+    if (items[0] !== undefined) return items[0];
+    await new Promise(resolve => setTimeout(resolve, recordRetryMs));
+  }
+  const detail = `The call of ${name} has left no record.`;
+  throw new GatewayError('INTERNAL', detail);
 }
 
 /** Of the connection or of the way here; fetch sets what it needs. */
@@ -80,6 +103,7 @@ function definitionOf(view: FunctionView, version: VersionView): FunctionDefinit
     ...{ runtime, env, buildEnv, timeout, memory, stream, allowScripts },
     ...{ schema, signature, args, argKeys, allowExitCodes, result },
     concurrency: view.concurrency,
+    record: 'bodies',
     auth: 'none',
   });
 }

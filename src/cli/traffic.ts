@@ -63,6 +63,15 @@ export function trafficText({ traffic, activeVersion }: FunctionView): string {
   return `${shares.join(', ')}${sticky}`;
 }
 
+/** What to say of a version that is there and that no call reaches; undefined where it does get calls. */
+export function withoutCalls(
+  view: Pick<FunctionView, 'name' | 'traffic' | 'latestVersion'> | undefined,
+): string | undefined {
+  const number = view?.latestVersion.number;
+  if (view?.traffic === undefined || view.traffic.shares[number!] !== undefined) return undefined;
+  return `gets no calls: they are split (fnway traffic ${view.name})`;
+}
+
 function parseShares(texts: readonly string[]): Record<string, number> {
   return Object.fromEntries(
     texts.map(text => {

@@ -30,13 +30,14 @@ async function list(context: Context, name: string): Promise<void> {
   const { out } = context;
   await checkName(name);
   const client = await context.client();
-  const [{ activeVersion }, { items }] = await Promise.all([
+  const [{ activeVersion, traffic }, { items }] = await Promise.all([
     client.getFunction(name),
     client.listVersions(name),
   ]);
-  if (out.json) return out.value({ activeVersion, items });
+  if (out.json) return out.value({ activeVersion, traffic, items });
+  const shares: Record<number, number> = traffic?.shares ?? { [activeVersion ?? 0]: 100 };
   const rows = items.map(({ number, state, createdAt }) => [
-    number === activeVersion ? '→' : '',
+    shares[number] === undefined ? '' : traffic === undefined ? '→' : `${shares[number]} %`,
     String(number),
     state,
     createdAt,

@@ -16,6 +16,7 @@ import {
   type VersionSpec,
 } from '../domain/function.ts';
 import { findRuntime, type Runtime } from '../domain/runtime.ts';
+import { setSecretRemedy } from '../domain/secret.ts';
 import { suggest } from '../domain/suggest.ts';
 import { type Traffic, trafficProblem } from '../domain/traffic.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
@@ -90,6 +91,7 @@ export class Functions {
           `there is a function ${where.name} in the namespace ${where.namespace}`,
         );
       }
+      refuseTakeover(where.name, entry?.row.settings.project, definition.project);
       return this.#options.sources.take(definition, async digest => {
         const { spec: wanted, settings } = splitDefinition(definition, digest);
         await refuseSchemas(wanted);
@@ -260,7 +262,8 @@ export class Functions {
     const names = missing.map(({ name }) => name).join(', ');
     const message = `the namespace ${namespace} has no secret of this name`;
     const issues = missing.map(({ path }) => ({ path, message }));
-    throw new GatewayError('SECRET_MISSING', `${names}: ${message}`, { issues });
+    const remedy = setSecretRemedy(missing[0]!.name);
+    throw new GatewayError('SECRET_MISSING', `${names}: ${message}`, { issues, remedy });
   }
 
   async #create(
@@ -479,4 +482,16 @@ function refuseSignature({ signature }: VersionSpec, runtime: Runtime): void {
   throw new GatewayError('DEFINITION_INVALID', `signature: ${message}`, {
     issues: [{ path: 'signature', message }],
   });
+}
+
+/** Here too, not in a plan alone: of two projects that are applied at once, the first to come has the function. */
+function refuseTakeover(
+  name: string,
+  owner: string | undefined,
+  project: string | undefined,
+): void {
+  if (owner === undefined || project === undefined || owner === project) return;
+  const detail = `${name} belongs to project ${owner}, and this is ${project}`;
+  const remedy = 'Choose another name or namespace, or the same `project`.';
+  throw new GatewayError('FUNCTION_EXISTS', detail, { remedy });
 }

@@ -139,6 +139,22 @@ test('a function of another project is refused, and untouched', async () => {
   assert.equal((await fnway('plan', '--exit-code')).code, 2);
 });
 
+test('two projects that claim a name at once: one has it, and the other is told so', async () => {
+  const put = (project: string) =>
+    client.putFunction('claimed', { script: 'echo x', project }).then(
+      () => project,
+      error => {
+        assert.equal(error.code, 'FUNCTION_EXISTS');
+        return undefined;
+      },
+    );
+  const owners = (await Promise.all(['shop', 'other', 'third'].map(put))).filter(Boolean);
+  assert.equal(owners.length, 1);
+  assert.equal((await client.getFunction('claimed')).project, owners[0]);
+  assert.equal(await put(owners[0]!), owners[0]);
+  await client.removeFunction('claimed');
+});
+
 test('destroy shows what it would remove, and removes what the project owns', async () => {
   manifest('  both: { script: "echo again", auth: none }\n');
   const dry = await fnway('destroy', '--dry-run');

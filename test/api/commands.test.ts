@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -114,4 +114,59 @@ test('code of this machine runs with the settings of the version that was called
   const id = response.headers.get('x-call-id')!;
   const local = await fnway(['invocations', 'replay', id, '--local', 'who']);
   assert.match(local.text, /✓ the same answer\n/);
+});
+
+test('how it failed is compared too, what was given up can be called again, and local lines are shown', async () => {
+  mkdirSync(join(directory, 'fails'));
+  const file = join(directory, 'fails/handler.mjs');
+  const deploy = (body: string) => {
+    writeFileSync(file, `export default async () => { ${body} };`);
+    return gateway.put('fails', {
+      ...{ runtime: 'node', record: 'bodies', timeout: '500ms' },
+      source: { files: { 'handler.mjs': readFileSync(file, 'utf8') } },
+    });
+  };
+  const replay = async (...more: string[]) =>
+    (await fnway(['invocations', 'replay', ...more])).text;
+  await deploy("console.log('seen'); throw new TypeError('no such order');");
+  const threw = (await gateway.call('/function/fails')).headers.get('x-call-id')!;
+  const same = await replay(threw, '--local', 'fails');
+  assert.match(same, /✓ the same answer\nlines\n.* seen\n/);
+  await deploy("throw new TypeError('entirely different');");
+  const other = await replay(threw, '--version', '2');
+  assert.match(
+    other,
+    /on version 2: [\s\S]*- failure .*no such order\n\+ failure .*entirely different\n/,
+  );
+  await deploy('await new Promise(() => {});');
+  const late = await gateway.call('/function/fails', { method: 'POST', body: 'again' });
+  assert.equal(late.status, 504);
+  await deploy("return new Response('in time');");
+  const again = await replay(late.headers.get('x-call-id')!);
+  assert.match(again, /- status 504\n\+ status 200\n- failure .*timeout[\s\S]*\+ in time\n/);
+});
+
+test('of a split it is told which versions answer, and that a new one gets no calls', async () => {
+  mkdirSync(join(directory, 'split'));
+  const deploy = async (text: string) => {
+    writeFileSync(join(directory, 'split/handler.sh'), `echo ${text}\n`);
+    return (await fnway(['deploy', 'split', '--runtime', 'shell', '--source', 'split'])).text;
+  };
+  for (const text of ['one', 'two']) assert.doesNotMatch(await deploy(text), /no calls/);
+  await fnway(['traffic', 'split', '1=90', '2=10']);
+  assert.match(
+    await deploy('three'),
+    /Version 3 gets no calls: they are split \(fnway traffic split\)\./,
+  );
+  const listed = (await fnway(['list'])).text;
+  assert.match(listed, /split +shell +1\+2 \(newest 3\)/);
+  assert.match((await fnway(['describe', 'split'])).text, /answers +v1 90 %, v2 10 %\n/);
+  const versions = (await fnway(['versions', 'split'])).text;
+  assert.match(versions, /\n {2,}3 .*\n10 % +2 .*\n90 % +1 /);
+});
+
+test('a word that is a command’s own option is given to it', async () => {
+  const { code, text } = await fnway(['logs', 'split', '--version', '2']);
+  assert.equal(code, 0);
+  assert.match(text, /split has written nothing like that/);
 });

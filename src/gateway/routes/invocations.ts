@@ -165,9 +165,9 @@ async function firstOf(body: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of body) {
-    chunks.push(Uint8Array.from(chunk));
+    // Read to its end all the same: a call that is broken off has failed.
+    if (bytes < recordLimits.recordedBodyBytesMax) chunks.push(Uint8Array.from(chunk));
     bytes += chunk.length;
-    if (bytes > recordLimits.recordedBodyBytesMax) break;
   }
   return Buffer.concat(chunks).subarray(0, recordLimits.recordedBodyBytesMax);
 }

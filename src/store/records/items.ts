@@ -212,13 +212,14 @@ function writeLatin1(bytes: Buffer, text: string, at: number): void {
 
 /** Room that bodies take, at most. */
 export function bodiesRoom({
+  target,
   input,
   output,
   requestHeaders,
   replyHeaders,
 }: RecordedBodies): number {
   const headers = [...requestHeaders, ...replyHeaders].reduce((sum, text) => sum + text.length, 0);
-  return bodiesBytes + 16_384 + headers * 6 + input.length + output.length;
+  return bodiesBytes + 16_384 + (headers + target.length) * 6 + input.length + output.length;
 }
 
 /** What few records have, as JSON. */
