@@ -166,9 +166,9 @@ async function build(
     bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
   });
   secretValues.onChange = (namespace, name) => {
-    processes.rotate(namespace, name);
     if (secretValues.has(namespace, name))
       pool.renew(version => version.namespace === namespace && hasAsVariable(version.spec, name));
+    processes.rotate(namespace, name);
   };
   const userModules = await Promise.all(config.middleware.map(file => loadMiddleware(file)));
   const invoke = compose(

@@ -1168,7 +1168,11 @@ def describe(error, reason):
     if first is None and reason == "threw":
         first = error.__traceback__  # thrown by something the user's code handed to us
     lines = traceback.format_exception(type(error), error, first)
-    problem["stack"] = "".join(lines)[-STACK_CHARS_MAX:]
+    stack = "".join(lines)
+    if len(stack) > STACK_CHARS_MAX:
+        # The end tells most. Whole lines: the gateway hides values of secrets that it sees whole.
+        stack = stack[-STACK_CHARS_MAX:].partition("\n")[2]
+    problem["stack"] = stack
     return problem
 
 

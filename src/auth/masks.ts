@@ -1,6 +1,6 @@
 /**
- * Hides the values of secrets in what functions say: every value that an instance of a function was ever given since the
- * gateway started, so that one that was rotated stays hidden too.
+ * Hides the values of secrets in what functions say: the values that instances of a function were given since the
+ * gateway started, the last few hundred of them, so that one that was rotated stays hidden too.
  */
 import { formsOf, maskedCharsMin } from '../domain/secret.ts';
 
@@ -15,7 +15,7 @@ interface Told {
   log?: readonly string[] | undefined;
 }
 
-/** Of runtimes/node/link.mjs. */
+/** Of runtimes/node/link.mjs; the Python runtime marks nothing. */
 const runtimeCutMark = ' …';
 
 /** Values of one function: beyond, the oldest is told apart no more. Instances that had it are long gone. */
@@ -24,11 +24,17 @@ export const rememberedValuesMax = 300;
 /** Texts from this length on may have been cut where they were made, as runtimes do with long messages. */
 const cutCharsMin = 4000;
 
+/** Those that begin with the same two characters. */
+interface Forms {
+  texts: Set<string>;
+  /** Longest first: one may be a part of another. */
+  lengths: number[];
+}
+
 class Hidden {
   /** Oldest first. */
   readonly #forms = new Map<string, string[]>();
-  /** Forms by their first two characters, longest first: one may be a part of another. */
-  #byStart = new Map<number, string[]>();
+  #byStart = new Map<number, Forms>();
 
   add(value: string): void {
     const known = this.#forms.get(value);
@@ -40,11 +46,12 @@ class Hidden {
     this.#byStart = new Map();
     for (const form of new Set([...this.#forms.values()].flat())) {
       const start = startOf(form, 0);
-      const others = this.#byStart.get(start);
-      if (others === undefined) this.#byStart.set(start, [form]);
-      else others.push(form);
+      const forms = this.#byStart.get(start) ?? { texts: new Set(), lengths: [] };
+      forms.texts.add(form);
+      if (!forms.lengths.includes(form.length)) forms.lengths.push(form.length);
+      this.#byStart.set(start, forms);
     }
-    for (const forms of this.#byStart.values()) forms.sort((a, b) => b.length - a.length);
+    for (const { lengths } of this.#byStart.values()) lengths.sort((a, b) => b - a);
   }
 
   /** One way through the text, however many there are. (A pattern of all of them may be too long for one.) */
@@ -73,14 +80,17 @@ function startOf(text: string, at: number): number {
 function lengthAt(
   text: string,
   at: number,
-  { forms, isCut }: { forms: readonly string[]; isCut: boolean },
+  { forms, isCut }: { forms: Forms; isCut: boolean },
 ): number {
-  const found = forms.find(form => text.startsWith(form, at));
-  if (found !== undefined) return found.length;
   const rest = text.length - at;
-  if (!isCut || rest < maskedCharsMin) return 0;
-  const isBegun = forms.some(form => form.length > rest && form.startsWith(text.slice(at)));
-  return isBegun ? rest : 0;
+  const found = forms.lengths.find(
+    length => length <= rest && forms.texts.has(text.slice(at, at + length)),
+  );
+  if (found !== undefined) return found;
+  if (!isCut || rest < maskedCharsMin || rest >= forms.lengths[0]!) return 0;
+  const end = text.slice(at);
+  for (const form of forms.texts) if (form.startsWith(end)) return rest;
+  return 0;
 }
 
 export class Masks {

@@ -8,7 +8,7 @@ export const secretLimits = {
   secretsMax: 100,
 } as const;
 
-const secretNameRule = `use 1 to ${secretLimits.secretNameCharsMax} letters, digits and _, not starting with a digit or FNWAY_`;
+const secretNameRule = `use 1 to ${secretLimits.secretNameCharsMax} letters, digits and _, not starting with a digit or FNWAY_, and not __proto__`;
 
 export const secretNameSchema = z
   .string()

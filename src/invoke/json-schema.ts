@@ -77,9 +77,11 @@ type Compile = (pattern: string, flags: string) => { test(text: string): boolean
 function linearPatterns(RE2JS: typeof import('re2js').RE2JS): Compile & { code: string } {
   const compile: Compile = pattern => {
     try {
+      // What a schema may have is JavaScript's; what of it cannot be told in linear time is refused.
+      new RegExp(pattern, 'u');
       return RE2JS.compile(RE2JS.translateRegExp(pattern));
     } catch (error) {
-      const why = `${(error as Error).message}; look-around and back-references are not available`;
+      const why = `${(error as Error).message}; look-around, back-references and repeats above 1,000 are not available`;
       throw new Error(`the pattern ${pattern} cannot be used: ${why}`);
     }
   };

@@ -68,6 +68,22 @@ describe('a renewal', () => {
     assert.equal(driver.instances.size, 1);
   });
 
+  test('many at once start one after the other, and one instance is left', async () => {
+    const { clock, driver, pool } = poolBench();
+    const version = mockVersion({ MOCK_START_DELAY_MS: '100' }, { max: 1 });
+    callPool(pool, version);
+    await clock.advance(100);
+    for (let i = 0; i < 20; i++) pool.renew(() => true);
+    await clock.advance(50);
+    assert.equal(driver.starts, 2);
+    await clock.advance(200);
+    assert.equal(driver.starts, 3, 'one for the first, one for all that came meanwhile');
+    assert.equal(driver.instances.size, 1);
+    pool.retire(version);
+    pool.renew(() => true);
+    assert.equal(driver.starts, 3, 'a version that was replaced is not renewed');
+  });
+
   test('replaces also what was being started, and starts nothing where nothing runs', async () => {
     const { clock, driver, pool } = poolBench();
     const version = mockVersion({ MOCK_START_DELAY_MS: '100' }, { max: 3 });

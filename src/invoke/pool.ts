@@ -2,7 +2,7 @@
  * The instances of every version: which one takes a call, when one more is started, when one is stopped. The end
  * of the waist: everything that is not a driver's business ends here. Keeps these invariants: an instance never has
  * more calls than its version's concurrency; a version never has more instances that take calls than its function's
- * `max`; a call that waits is answered, refused or aborted, never forgotten.
+ * `max`, but for one that is to replace them; a call that waits is answered, refused or aborted, never forgotten.
  *
  * One instance:  starting → ready ⇄ busy → retiring → gone
  *                             ⇅
@@ -10,7 +10,7 @@
  *   late: a call in it timed out. It takes no new call until the handler of that one has returned, for then it is
  *   healthy: the client was slow, or the handler heeds its signal. After `returnMsMax` it retires.
  *   retiring: takes no new call, ever; entered when late for too long, when idle too long, when its version was
- *   replaced, or when the gateway stops. It is stopped at once when idle, else after a grace time.
+ *   replaced, when a newer one has what it was not given, or when the gateway stops. It is stopped at once when idle, else after a grace time.
  */
 import type { Clock, Timer } from '../clock.ts';
 import type { VersionFailure } from '../domain/function.ts';
@@ -18,6 +18,7 @@ import type { Driver, Instance, Started } from '../driver/driver.ts';
 import { assert, GatewayError, isGatewayError } from '../errors.ts';
 import type { Log } from '../log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { type Fleet, type Member, outdated, pick, taking, type Waiter } from './fleet.ts';
 import type { Call, CallSignal, Reply, Version } from './invoke.ts';
 import { refuseLong } from './middleware/gather.ts';
 
@@ -29,41 +30,6 @@ export interface PoolOptions {
   /** How long other calls of an instance may go on after one in it has timed out. */
   graceMs: number;
   bufferedBodyBytesMax: number;
-}
-
-interface Member {
-  readonly instance: Instance;
-  inFlight: number;
-  /** Its fleet's when it was started. */
-  readonly generation: number;
-  /** Calls of it that have timed out and not returned. */
-  late: number;
-  idleSinceMs: number;
-  retiring: boolean;
-}
-
-interface Waiter {
-  readonly call: Call;
-  readonly signal: CallSignal;
-  readonly sinceMs: number;
-  readonly resolve: (reply: Reply | Promise<Reply>) => void;
-  readonly reject: (error: Error) => void;
-}
-
-interface Fleet {
-  readonly version: Version;
-  readonly driver: Driver;
-  members: Member[];
-  starting: number;
-  waiting: Waiter[];
-  /** Its version answers calls that pin none: only then its function's `min` is kept. */
-  keepsMinimum: boolean;
-  /** Replaced by a newer version: keeps no idle instance. */
-  retired: boolean;
-  /** Counts renewals. */
-  generation: number;
-  failuresInRow: number;
-  retryTimer: Timer | undefined;
 }
 
 /** For the handler of a call that timed out, and was told, to return; the busy and the deaf do not. */
@@ -130,10 +96,29 @@ export class Pool {
   /** Once these versions have a new instance each, those that were there finish what they do, and go. */
   renew(isMeant: (version: Version) => boolean): void {
     for (const fleet of this.#fleets.values()) {
-      if (fleet.members.length + fleet.starting === 0 || !isMeant(fleet.version)) continue;
+      if (fleet.retired || fleet.starting + taking(fleet) === 0 || !isMeant(fleet.version))
+        continue;
       fleet.generation++;
-      void this.#startForCalls(fleet);
+      if (!fleet.renewing) void this.#renewOne(fleet);
     }
+  }
+
+  /** One start at a time: what comes meanwhile needs one more. */
+  async #renewOne(fleet: Fleet): Promise<void> {
+    fleet.renewing = true;
+    let generation: number;
+    do {
+      generation = fleet.generation;
+      try {
+        const failure = await this.#startOne(fleet);
+        if (failure !== undefined) throw new Error(failure.message);
+      } catch (error) {
+        const { name, namespace } = fleet.version;
+        const what = 'a new instance did not start; those that run keep what they were given';
+        this.#options.log.warn(what, { namespace, function: name, error });
+      }
+    } while (generation !== fleet.generation && !this.#stopping);
+    fleet.renewing = false;
   }
 
   /** `version` answers calls now: keeps its minimum of instances from here on. */
@@ -204,6 +189,7 @@ export class Pool {
       keepsMinimum: false,
       retired: false,
       generation: 0,
+      renewing: false,
       failuresInRow: 0,
       retryTimer: undefined,
     };
@@ -315,10 +301,8 @@ export class Pool {
       return started.failure;
     }
     const member = this.#adopt(fleet, started.instance, generation);
-    if (generation === fleet.generation)
-      for (const other of fleet.members)
-        if (other.generation < generation) this.#retireMember(fleet, other, undefined);
     if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+    for (const other of outdated(fleet)) this.#retireMember(fleet, other, undefined);
     this.#dropIfRetired(fleet, member);
     return undefined;
   }
@@ -476,23 +460,4 @@ export class Pool {
 
 function stopping(): GatewayError {
   return new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 });
-}
-
-/** Instances that take calls. */
-function taking(fleet: Fleet): number {
-  let count = 0;
-  for (const member of fleet.members) if (!member.retiring && member.late === 0) count++;
-  return count;
-}
-
-/** The instance with the fewest calls that has room for one more. */
-function pick(fleet: Fleet): Member | undefined {
-  const { concurrency } = fleet.version;
-  let best: Member | undefined;
-  for (const member of fleet.members) {
-    if (member.retiring || member.late > 0) continue;
-    if (member.inFlight >= concurrency || !member.instance.alive) continue;
-    if (best === undefined || member.inFlight < best.inFlight) best = member;
-  }
-  return best;
 }

@@ -50,7 +50,10 @@ export interface Bound {
 
 interface Entry {
   watched: Watched;
+  /** All of its tree is in there: the kernel keeps the limit. */
   cgroup: Cgroup | undefined;
+  /** Whose limit is in force, though a part of the tree may not be in there yet. */
+  limited: Cgroup | undefined;
   exceeded: boolean;
 }
 
@@ -96,33 +99,38 @@ export function limitMemory(clock: Clock): MemoryLimits {
     }
   }
 
-  async function enterGroup(entry: Entry): Promise<void> {
-    const { enclosed, memoryBytes } = entry.watched;
-    let runsAlready = false;
-    setImmediate(() => {
-      runsAlready = true;
-    });
-    const cgroup = await enclosed;
-    if (!cgroup?.limit(memoryBytes)) return;
-    // The kernel was slow to move the process: the function runs, and may have started others.
-    if (runsAlready) await cgroup.adopt();
-    entry.cgroup = cgroup;
-  }
-
   return {
     bound(watched) {
-      const entry: Entry = { watched, cgroup: undefined, exceeded: false };
+      const entry: Entry = { watched, cgroup: undefined, limited: undefined, exceeded: false };
       void enterGroup(entry);
       entries.add(entry);
       schedule();
       return {
-        exceeded: () => entry.exceeded || (entry.cgroup?.outOfMemory() ?? false),
+        exceeded: () => entry.exceeded || (entry.limited?.outOfMemory() ?? false),
         release() {
           entries.delete(entry);
         },
       };
     },
   };
+}
+
+const settled = [() => true, () => false] as const;
+
+/** Puts the limit into force, and leaves the looking to the kernel once the whole tree is in the group. */
+async function enterGroup(entry: Entry): Promise<void> {
+  const { enclosed, memoryBytes } = entry.watched;
+  let runsAlready = false;
+  setImmediate(() => {
+    runsAlready = true;
+  });
+  const cgroup = await enclosed;
+  if (!cgroup?.limit(memoryBytes)) return;
+  entry.limited = cgroup;
+  // The kernel was slow to move the process: the function runs, and may have started others. Out of descriptors, it is
+  // looked at as before.
+  const isWhole = !runsAlready || (await cgroup.adopt().then(...settled));
+  if (isWhole) entry.cgroup = cgroup;
 }
 
 function residentOf(pid: number, processes: Map<number, ProcessSample>): number {

@@ -97,7 +97,14 @@ test('what is copied is given back however a call ends, and bounded until then',
     await run(input, answering(emptyBody));
     input.end();
   };
-  for (const end of [broken, unread, left, refused, failed, inputUnread])
+  const empty = async () => {
+    const output = newStream();
+    const reply = await run(full, answering(output));
+    output.end();
+    // As the readers do with an answer that has no body.
+    if (isStream(reply.body)) reply.body.cancel(new Error('it has no body'));
+  };
+  for (const end of [broken, unread, left, refused, failed, inputUnread, empty])
     for (let i = 0; i < 20; i++) await end();
   assert.equal(seen.dropped, 0);
   assert.equal(kept.length, 40, 'those that failed or were refused, with no output');

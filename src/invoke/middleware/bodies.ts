@@ -122,10 +122,14 @@ class Copy {
       this.#isWhole = isWhole;
       this.#over();
     };
-    // One that nobody reads ends without an iterator. (One that is read closes before its last chunk is out.)
+    // One that nobody reads ends without an iterator: it fails, or is given up, perhaps after it has ended with nothing in
+    // it. (One that is read closes before its last chunk is out.)
     body.onClose(error => error !== undefined && over(false));
     return {
-      cancel: reason => body.cancel(reason),
+      cancel: reason => {
+        body.cancel(reason);
+        if (!this.#isOver) over(false);
+      },
       onClose: fn => body.onClose(fn),
       async *[Symbol.asyncIterator]() {
         let isWhole = false;

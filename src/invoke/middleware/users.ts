@@ -155,13 +155,19 @@ class Run {
     }
     const hook = this.#hook;
     this.#hook = undefined;
-    const given = await this.#next(call, this.#signal);
-    this.#hook = hook;
-    if (isStream(given.body)) this.#streamed = given.body;
-    const reply = await this.#collected(given);
+    const reply = await this.#called(call).finally(() => {
+      this.#hook = hook;
+    });
     if (user.after === undefined) return reply;
     const after = await this.#asking('after', () => user.after!(view, this.#show(reply)));
     return after === undefined || after === null ? reply : this.#replyOf('after', after, reply);
+  }
+
+  /** What the function answers, collected where the module wants it so. */
+  async #called(call: Call): Promise<Reply> {
+    const given = await this.#next(call, this.#signal);
+    if (isStream(given.body)) this.#streamed = given.body;
+    return this.#collected(given);
   }
 
   #changed(hook: string, call: Call, changes: CallChanges | undefined): Call {
