@@ -345,7 +345,7 @@ func Handle(req handler.Request) (handler.Response, error) {
     assert.match(syntax.message, /syntax error/);
     const module = { 'handler.go': 'package x', 'go.mod': 'module x\n\nnonsense here\n' };
     const unread = await failed('broken', { runtime: 'go', source: { files: module } });
-    assert.deepEqual([unread.file, unread.line], ['go.mod', 3]);
+    assert.deepEqual([unread.file, unread.line], ['go.mod', 3], unread.message);
   });
 
   test('a handler that is missing, not exported or of another kind is named', async () => {
