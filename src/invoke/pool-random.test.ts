@@ -72,6 +72,22 @@ const anyWorld = fc.record({
   failures: fc.constantFrom('0', '0', '2'),
 });
 
+type Shape = typeof anyWorld extends fc.Arbitrary<infer T> ? T : never;
+
+/** Was found by chance: a late call returns while the instance that takes its place is starting. */
+const returnsWhileReplaced: [shape: Shape, steps: Step[]] = [
+  { concurrency: 1, min: 0, max: 1, startDelayMs: '1', failures: '0' },
+  [
+    { do: 'call', settings: {} },
+    { do: 'call', settings: {} },
+    { do: 'call', settings: { 'run-ms': 'never' } },
+    { do: 'pass', ms: 7 },
+    { do: 'call', settings: {} },
+    { do: 'abort', which: 2, reason: 'late' },
+    { do: 'pass', ms: 1 },
+  ],
+];
+
 class World {
   readonly bench: Bench = poolBench();
   readonly called: Called[] = [];
@@ -162,6 +178,6 @@ test('limits hold and every call settles exactly once', async () => {
       await clock.advance(60_000);
       assert.equal(clock.pending, 0, 'timers are left');
     }),
-    { numRuns: 300 },
+    { numRuns: 300, examples: [returnsWhileReplaced] },
   );
 });

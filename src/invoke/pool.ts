@@ -10,7 +10,8 @@
  *   late: a call in it timed out. It takes no new call until the handler of that one has returned, for then it is
  *   healthy: the client was slow, or the handler heeds its signal. After `returnMsMax` it retires.
  *   retiring: takes no new call, ever; entered when late for too long, when idle too long, when its version was
- *   replaced, when a newer one has what it was not given, or when the gateway stops. It is stopped at once when idle, else after a grace time.
+ *   replaced, when a newer one has what it was not given, or when the gateway stops. It is stopped at once when
+ *   idle, else after a grace time.
  */
 import type { Clock, Timer } from '../clock.ts';
 import type { VersionFailure } from '../domain/function.ts';
@@ -301,8 +302,13 @@ export class Pool {
       return started.failure;
     }
     const member = this.#adopt(fleet, started.instance, generation);
-    if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
-    for (const other of outdated(fleet)) this.#retireMember(fleet, other, undefined);
+    const replaced = outdated(fleet);
+    // A late one may have returned while this one was on its way.
+    const isOneTooMany =
+      replaced.length === 0 && taking(fleet) > fleet.version.settings.instances.max;
+    if (isOneTooMany) this.#retireMember(fleet, member, undefined);
+    else if (fleet.waiting.length > 0) this.#serveWaiting(fleet);
+    for (const other of replaced) this.#retireMember(fleet, other, undefined);
     this.#dropIfRetired(fleet, member);
     return undefined;
   }
