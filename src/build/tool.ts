@@ -150,10 +150,12 @@ export class ToolRunner {
       child.once('exit', () => {
         endGroup(child);
         if (pid !== undefined) processes?.remove(pid);
-        const timer = clock.after(drainMs, () => {
+        const giveUp = () => {
           child.stdout?.destroy();
           child.stderr?.destroy();
-        });
+        };
+        // Where it was the gateway that was busy, what has arrived is read first.
+        const timer = clock.after(drainMs, () => setImmediate(giveUp));
         child.once('close', () => timer.cancel());
       });
       child.once('close', (status, killedBy) => {

@@ -73,7 +73,10 @@ export async function startChild(options: ChildOptions): Promise<Child> {
       kill(-pid);
       options.keeper.remove(pid);
       const status = signal !== null ? `signal ${signal}` : `status ${code}`;
-      const late = options.clock.after(outputAfterExitMsMax, () => resolve(status));
+      // Where it was the gateway that was busy, what has arrived is read first.
+      const late = options.clock.after(outputAfterExitMsMax, () =>
+        setImmediate(() => resolve(status)),
+      );
       child.once('close', () => {
         late.cancel();
         resolve(status);

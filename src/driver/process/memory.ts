@@ -115,8 +115,6 @@ export function limitMemory(clock: Clock): MemoryLimits {
   };
 }
 
-const settled = [() => true, () => false] as const;
-
 /** Puts the limit into force, and leaves the looking to the kernel once the whole tree is in the group. */
 async function enterGroup(entry: Entry): Promise<void> {
   const { enclosed, memoryBytes } = entry.watched;
@@ -127,10 +125,13 @@ async function enterGroup(entry: Entry): Promise<void> {
   const cgroup = await enclosed;
   if (!cgroup?.limit(memoryBytes)) return;
   entry.limited = cgroup;
-  // The kernel was slow to move the process: the function runs, and may have started others. Out of descriptors, it is
-  // looked at as before.
-  const isWhole = !runsAlready || (await cgroup.adopt().then(...settled));
-  if (isWhole) entry.cgroup = cgroup;
+  try {
+    // The kernel was slow to move the process: the function runs, and may have started others.
+    if (runsAlready) await cgroup.adopt();
+    entry.cgroup = cgroup;
+  } catch {
+    // Out of descriptors: the tree is looked at as before.
+  }
 }
 
 function residentOf(pid: number, processes: Map<number, ProcessSample>): number {

@@ -6,7 +6,7 @@ import type { BodyStream } from '../../body.ts';
 import { recordLimits } from '../../domain/record.ts';
 import { isGatewayError } from '../../errors.ts';
 import type { RecordedBodies } from '../../store/records.ts';
-import { type Body, emptyBody, isStream, type Middleware } from '../invoke.ts';
+import { type Body, type Call, emptyBody, isStream, type Middleware } from '../invoke.ts';
 
 export interface BodiesOptions {
   keep(bodies: RecordedBodies): void;
@@ -16,43 +16,40 @@ export interface BodiesOptions {
 
 export function bodies({ keep, onDrop }: BodiesOptions): Middleware {
   const room = { bytes: recordLimits.copiedBodiesBytesMax as number };
+
+  /** The call is over: what is whole is kept, and the room is free again. */
+  function settle(
+    call: Call,
+    { input, output }: { input: Copy; output: Copy },
+    answer: Pick<RecordedBodies, 'status' | 'replyHeaders'>,
+  ): void {
+    const [sent, got] = [input.bytes(), output.bytes()];
+    input.letGo();
+    output.letGo();
+    if (input.hadNoRoom || output.hadNoRoom) onDrop();
+    if (sent === undefined || got === undefined) return;
+    const { id, version, method, target, headers: requestHeaders } = call;
+    const asked = { id, subject: version, method, target, requestHeaders };
+    keep({ ...asked, input: sent, ...answer, output: got });
+  }
+
   return next =>
     function withBodies(call, signal) {
-      const { version } = call;
-      if (version.settings.record !== 'bodies') return next(call, signal);
+      if (call.version.settings.record !== 'bodies') return next(call, signal);
       const input = new Copy(call.body, room);
       call.body = input.body;
       return next(call, signal).then(
         reply => {
           const { status, headers: replyHeaders, failure } = reply;
-          const { id, method, target, headers: requestHeaders } = call;
           const output = new Copy(failure === undefined ? reply.body : emptyBody, room);
-          output.onEnd(() => {
-            const [sent, got] = [input.bytes(), output.bytes()];
-            input.letGo();
-            output.letGo();
-            if (input.hadNoRoom || output.hadNoRoom) onDrop();
-            if (sent === undefined || got === undefined) return;
-            keep({
-              ...{ id, subject: version, method, target, requestHeaders, status, replyHeaders },
-              input: sent,
-              output: got,
-            });
-          });
+          output.onEnd(() => settle(call, { input, output }, { status, replyHeaders }));
           return failure === undefined ? { ...reply, body: output.body } : reply;
         },
         error => {
           // What was given up, as at its deadline, is what one wants to call again.
-          const sent = input.bytes();
-          input.letGo();
-          if (input.hadNoRoom) onDrop();
-          const { id, method, target, headers: requestHeaders } = call;
           const status = isGatewayError(error) ? error.status : 500;
-          if (sent !== undefined)
-            keep({
-              ...{ id, subject: version, method, target, requestHeaders, input: sent },
-              ...{ status, replyHeaders: [], output: new Uint8Array(0) },
-            });
+          const output = new Copy(emptyBody, room);
+          settle(call, { input, output }, { status, replyHeaders: [] });
           throw error;
         },
       );
