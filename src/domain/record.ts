@@ -94,6 +94,13 @@ export function timeOfId(id: string): number | undefined {
   return ms;
 }
 
+/** The same of an invocation's id that stands as Latin-1 in these bytes. */
+export function timeOfIdBytes(bytes: Uint8Array, at: number): number {
+  let ms = 0;
+  for (let i = at + 4; i < at + 4 + timeChars; i++) ms = ms * 32 + digitOf[bytes[i]! & 127]!;
+  return ms;
+}
+
 /** First and last millisecond at which an id could have been made that begins so; undefined when none does. */
 export function timesOfPrefix(prefix: string): { fromMs: number; toMs: number } | undefined {
   const match = /^inv_([0-9a-hjkmnp-tv-z]{0,26})$/.exec(prefix);

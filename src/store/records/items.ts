@@ -1,8 +1,10 @@
 /**
  * Records, lines and bodies as bytes: how they wait to be written, and what a block of a partition holds once it is
- * opened. All begin with the same header, so that a batch can be sorted into blocks without reading the rest:
+ * opened. Records that follow one another and differ in little are one item, a run: what a record costs, here and in the
+ * thread that writes it, is its bytes. All items begin with the same header, so that a batch can be sorted into blocks
+ * without reading the rest:
  *
- *   0 length of all · 4 kind · 5 outcome or stream · 6 status · 8 subject's number · 12 version · 16 time (f64, ms)
+ *   0 length of all · 4 kind · 5 outcome or stream · 6 status · 8 subject's number · 12 version
  *
  * and have a length that 8 divides, so that numbers are written whole, into views of the same memory: byte by byte they
  * cost more than all the rest of a record. Numbers are little-endian, as are all machines that Node runs on. The bytes
@@ -17,27 +19,28 @@ import {
   type RecordFailure,
   type RecordSubject,
   timeOfId,
+  timeOfIdBytes,
 } from '../../domain/record.ts';
 import type { RecordedBodies } from '../records.ts';
 
-export const formatVersion = 1;
+export const formatVersion = 2;
 
 export const itemKinds = ['records', 'lines', 'bodies'] as const;
 export type ItemKind = (typeof itemKinds)[number];
 
+/** Behind the header: of a run 16 attempt · 18 origin · 19 caller · 20 length of details · 24 entries · details, as JSON; */
+const runBytes = 24;
 /**
- * Behind the header: of a record 24 duration (f64, ms) · 32 attempt · 34 origin · 35 caller · 36 length of method and
- * target · 38 has an instance, has details · 40 id, instance, method and target · details, as JSON;
+ * of each entry of a run 0 duration (f64, ms) · 8 length of the text, 0 where it is the same as before · 10 id · 40 text:
+ * the instance, or as many zeros, method and target;
  */
-const recordBytes = 40;
-/** of a line 24 has a call · 25 length of the instance's id · 28 length of the text · 32 call · instance · text; */
+const entryBytes = 40;
+/** of a line 16 time (f64, ms) · 24 has a call · 25 length of the instance's id · 28 length of the text · 32 call · instance · text; */
 const lineBytes = 32;
-/** of bodies 24 length of the head · 28 of the input · 32 of the output · 40 head, as JSON · input · output. */
+/** of bodies 16 time (f64, ms) · 24 length of the head · 28 of the input · 32 of the output · 40 head, as JSON · input · output. */
 const bodiesBytes = 40;
 const idChars = 30;
 const noInstance = '\0'.repeat(idChars);
-const hasInstance = 1;
-const hasDetails = 2;
 
 /** What succeeded, failed by kind, or was cancelled: one number, so that a block can say which it holds. */
 const outcomes = ['succeeded', ...failureKinds, 'cancelled'] as const;
@@ -48,8 +51,12 @@ export interface ItemHeader {
   subject: number;
   version: number;
   status: number;
-  timeMs: number;
-  /** See maskOf; 0 unless it is a record. */
+  /** Of the earliest and the latest that the item holds. */
+  firstMs: number;
+  lastMs: number;
+  /** More than one only in a run of records. */
+  count: number;
+  /** See maskOf; 0 unless it is of records. */
   mask: number;
 }
 
@@ -57,7 +64,8 @@ export interface ItemHeader {
 export function headerReader(buffer: Buffer): (at: number) => ItemHeader {
   const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.length);
   const header: ItemHeader = {
-    ...{ bytes: 0, kind: 'records', subject: 0, version: 0, status: 0, timeMs: 0, mask: 0 },
+    ...{ bytes: 0, kind: 'records', subject: 0, version: 0, status: 0 },
+    ...{ firstMs: 0, lastMs: 0, count: 1, mask: 0 },
   };
   return at => {
     const kind = itemKinds[view.getUint8(at + 4)]!;
@@ -66,15 +74,39 @@ export function headerReader(buffer: Buffer): (at: number) => ItemHeader {
     header.subject = view.getUint32(at + 8, true);
     header.version = view.getUint32(at + 12, true);
     header.status = view.getUint16(at + 6, true);
-    header.timeMs = view.getFloat64(at + 16, true);
-    header.mask = kind === 'records' ? maskOf(buffer, at) : 0;
+    if (kind === 'records') {
+      header.mask = maskOf(buffer, at);
+      readTimes(buffer, at, header);
+    } else {
+      header.mask = 0;
+      header.count = 1;
+      header.firstMs = header.lastMs = view.getFloat64(at + 16, true);
+    }
     return header;
   };
 }
 
-/** Of a record: a bit for its outcome and one for its origin. */
+function readTimes(bytes: Buffer, run: number, header: ItemHeader): void {
+  const end = entriesEnd(bytes, run);
+  header.count = 0;
+  header.firstMs = Number.MAX_SAFE_INTEGER;
+  header.lastMs = 0;
+  for (let at = run + runBytes; at < end; at = nextEntry(bytes, at)) {
+    const ms = timeOfIdBytes(bytes, at + 10);
+    header.count++;
+    if (ms < header.firstMs) header.firstMs = ms;
+    if (ms > header.lastMs) header.lastMs = ms;
+  }
+}
+
+const entriesEnd = (bytes: Buffer, run: number) =>
+  run + bytes.readUInt32LE(run) - padded(bytes.readUInt32LE(run + 20));
+const nextEntry = (bytes: Buffer, at: number) =>
+  at + entryBytes + padded(bytes[at + 8]! | (bytes[at + 9]! << 8));
+
+/** Of a run: a bit for its outcome and one for its origin. */
 export function maskOf(bytes: Buffer, at: number): number {
-  return outcomeBit(bytes[at + 5]!) | originBit(bytes[at + 34]!);
+  return outcomeBit(bytes[at + 5]!) | originBit(bytes[at + 18]!);
 }
 
 const outcomeBit = (outcome: number) => 1 << outcome;
@@ -104,9 +136,12 @@ export function masksWanted(query: {
 /** Collects items in one piece of memory. */
 export class ItemWriter {
   readonly bytes: Buffer;
-  used = 0;
+  #used = 0;
   readonly #words: Uint32Array;
   readonly #doubles: Float64Array;
+  /** The last record, while another may follow it in its run: nothing has been written behind it. */
+  #last: InvocationRecord | undefined;
+  #run = 0;
 
   constructor(bytesMax: number) {
     this.bytes = Buffer.allocUnsafeSlow(padded(bytesMax));
@@ -114,49 +149,86 @@ export class ItemWriter {
     this.#doubles = new Float64Array(this.bytes.buffer);
   }
 
+  get used(): number {
+    return this.#used;
+  }
+
+  clear(): void {
+    this.#used = 0;
+    this.#last = undefined;
+  }
+
   /** False when there is no room. Text beyond Latin-1 is in the details only. */
   record(record: InvocationRecord, subject: number): boolean {
-    const start = this.used;
-    const { id, method, target, instance, state } = record;
-    const lineLength = method.length + 1 + target.length;
+    const last = this.#last;
+    if (last === undefined || !isOfOneRun(last, record)) return this.#beginRun(record, subject);
+    const at = this.#used;
+    const { instance, target, method } = record;
+    if (instance === last.instance && target === last.target && method === last.method) {
+      if (at + entryBytes > this.bytes.length) return false;
+      writeLatin1(this.bytes, record.id, at + 10);
+      this.#words[(at >>> 2) + 2]! &= 0xffff0000;
+      this.#doubles[at >>> 3] = record.durationMs;
+      this.#used = at + entryBytes;
+    } else {
+      if (!this.#entry(record, at)) return false;
+      this.#last = record;
+    }
+    this.#words[this.#run >>> 2] = this.#used - this.#run;
+    return true;
+  }
+
+  #beginRun(record: InvocationRecord, subject: number): boolean {
+    const start = this.#used;
     const details = detailsOf(record);
-    const textEnd = start + recordBytes + 2 * idChars + lineLength;
-    const room = textEnd + (details === undefined ? 0 : details.length * 3);
-    if (room + padding > this.bytes.length) return false;
+    const detailsRoom = details === undefined ? 0 : details.length * 3 + padding;
+    if (!this.#entry(record, start + runBytes, detailsRoom)) return false;
+    const { state, status, version, attempt } = record;
     const outcome =
       state === 'succeeded'
         ? 0
         : outcomes.indexOf(state === 'failed' ? record.failure!.kind : state);
-    const flags =
-      (instance === undefined ? 0 : hasInstance) | (details === undefined ? 0 : hasDetails);
-    this.#header(
-      start,
-      (outcome << 8) | (record.status << 16),
-      subject,
-      record.version,
-      timeOfId(id),
-    );
-    this.#doubles[(start >>> 3) + 3] = record.durationMs;
+    this.#header(start, (outcome << 8) | (status << 16), subject, version);
     const words = this.#words;
     const word = start >>> 2;
-    const origin = record.origin === 'http' ? 0 : origins.indexOf(record.origin);
-    words[word + 8] = record.attempt | (origin << 16) | (callers.indexOf(record.caller) << 24);
-    words[word + 9] = lineLength | (flags << 16);
+    const origin = origins.indexOf(record.origin);
+    words[word + 4] = attempt | (origin << 16) | (callers.indexOf(record.caller) << 24);
+    const end = this.#used;
+    const detailsBytes = details === undefined ? 0 : this.bytes.write(details, end, 'utf8');
+    words[word + 5] = detailsBytes;
+    this.#finish(start, end + detailsBytes);
+    this.#run = start;
+    this.#last = details === undefined ? record : undefined;
+    return true;
+  }
+
+  /** With instance, method and target. */
+  #entry(record: InvocationRecord, at: number, roomBehind = 0): boolean {
+    const { id, instance, method, target, durationMs } = record;
     // In one piece: each call into the runtime costs as much as all the numbers.
     const text = `${id}${instance ?? noInstance}${method} ${target}`;
-    writeLatin1(this.bytes, text, start + recordBytes);
-    if (details === undefined) return this.#finish(start, textEnd);
-    return this.#finish(start, textEnd + this.bytes.write(details, textEnd, 'utf8'));
+    const textLength = text.length - id.length;
+    const end = at + entryBytes + padded(textLength);
+    if (end + roomBehind > this.bytes.length) return false;
+    writeLatin1(this.bytes, text, at + 10);
+    this.bytes[at + 8] = textLength & 0xff;
+    this.bytes[at + 9] = textLength >>> 8;
+    this.#doubles[at >>> 3] = durationMs;
+    // What was in this memory before is nobody's to keep.
+    for (let pad = at + entryBytes + textLength; pad < end; pad++) this.bytes[pad] = 0;
+    this.#used = end;
+    return true;
   }
 
   line(line: LogLine, subject: number): boolean {
     const { bytes } = this;
     const { call, instance, text, stream } = line;
-    const start = this.used;
+    const start = this.#used;
     const textStart = start + lineBytes + idChars + instance.length;
     if (textStart + text.length * 3 + padding > bytes.length) return false;
     const detail = stream === 'stderr' ? 1 : 0;
-    this.#header(start, 1 | (detail << 8), subject, line.version, line.timeMs);
+    this.#header(start, 1 | (detail << 8), subject, line.version);
+    this.#doubles[(start >>> 3) + 2] = line.timeMs;
     const textBytes = bytes.write(text, textStart, 'utf8');
     this.#words[(start >>> 2) + 6] = (call === undefined ? 0 : 1) | (instance.length << 8);
     this.#words[(start >>> 2) + 7] = textBytes;
@@ -167,12 +239,13 @@ export class ItemWriter {
 
   bodies(kept: RecordedBodies, subject: number): boolean {
     const { bytes } = this;
-    const start = this.used;
+    const start = this.#used;
     const { input, output, subject: _, ...rest } = kept;
     const parts = [Buffer.from(JSON.stringify(rest)), input, output];
     const length = parts.reduce((sum, part) => sum + part.length, 0);
     if (start + bodiesBytes + length + padding > bytes.length) return false;
-    this.#header(start, 2, subject, 0, timeOfId(kept.id));
+    this.#header(start, 2, subject, 0);
+    this.#doubles[(start >>> 3) + 2] = timeOfId(kept.id) ?? 0;
     let at = start + bodiesBytes;
     for (const [i, part] of parts.entries()) {
       this.#words[(start >>> 2) + 6 + i] = part.length;
@@ -183,13 +256,13 @@ export class ItemWriter {
   }
 
   /** `kinds`: kind, outcome or stream, and status, as they lie. */
-  #header(start: number, kinds: number, subject: number, version: number, timeMs = 0): void {
+  #header(start: number, kinds: number, subject: number, version: number): void {
     const words = this.#words;
     const word = start >>> 2;
     words[word + 1] = kinds;
     words[word + 2] = subject;
     words[word + 3] = version;
-    this.#doubles[(start >>> 3) + 2] = timeMs;
+    this.#last = undefined;
   }
 
   #finish(start: number, end: number): true {
@@ -197,13 +270,29 @@ export class ItemWriter {
     this.#words[start >>> 2] = paddedEnd - start;
     // Details end with what JSON allows behind them.
     for (let at = end; at < paddedEnd; at++) this.bytes[at] = 0x20;
-    this.used = paddedEnd;
+    this.#used = paddedEnd;
     return true;
   }
 }
 
 const padding = 7; // at most
 const padded = (bytes: number) => (bytes + padding) & ~padding;
+
+/** Whether a record can follow another in its run: all that is said once of a run is the same. */
+function isOfOneRun(a: InvocationRecord, b: InvocationRecord): boolean {
+  return (
+    a.subject === b.subject &&
+    a.status === b.status &&
+    a.version === b.version &&
+    a.state === b.state &&
+    a.origin === b.origin &&
+    a.caller === b.caller &&
+    a.attempt === b.attempt &&
+    b.failure === undefined &&
+    b.label === undefined &&
+    b.parent === undefined
+  );
+}
 
 /** What `buffer.write(text, at, 'latin1')` comes to, after it has looked at its arguments. */
 function writeLatin1(bytes: Buffer, text: string, at: number): void {
@@ -244,33 +333,53 @@ export function decodeItems<T>(
   return found;
 }
 
-export function decodeRecord(
+/** The records of a block in the order in which they ended, of the runs that are wanted. */
+export function* recordsIn(
+  block: Buffer,
+  subject: RecordSubject,
+  isRunWanted: (block: Buffer, at: number) => boolean,
+  /** Only the one with this id. */
+  id?: Buffer,
+): Generator<InvocationRecord> {
+  for (let run = 0; run < block.length; run += block.readUInt32LE(run)) {
+    if (!isRunWanted(block, run)) continue;
+    const end = entriesEnd(block, run);
+    let textOf = 0;
+    for (let at = run + runBytes; at < end; at = nextEntry(block, at)) {
+      if (block.readUInt16LE(at + 8) !== 0) textOf = at;
+      if (id !== undefined && block.compare(id, 0, idChars, at + 10, at + 10 + idChars) !== 0)
+        continue;
+      yield decodeRecord(block, { run, at, textOf, end }, subject);
+    }
+  }
+}
+
+function decodeRecord(
   bytes: Buffer,
-  at: number,
-  end: number,
+  { run, at, textOf, end }: { run: number; at: number; textOf: number; end: number },
   subject: RecordSubject,
 ): InvocationRecord {
-  const outcome = outcomes[bytes[at + 5]!]!;
-  const flags = bytes[at + 38]!;
-  const idEnd = at + recordBytes + idChars;
-  const lineStart = idEnd + idChars;
-  const lineEnd = lineStart + bytes.readUInt16LE(at + 36);
-  const line = bytes.toString('latin1', lineStart, lineEnd);
+  const outcome = outcomes[bytes[run + 5]!]!;
+  const detailsLength = bytes.readUInt32LE(run + 20);
+  const textStart = textOf + entryBytes;
+  const textEnd = textStart + bytes.readUInt16LE(textOf + 8);
+  const lineStart = textStart + idChars;
+  const line = bytes.toString('latin1', lineStart, textEnd);
   const space = line.indexOf(' ');
   return {
-    id: bytes.toString('latin1', at + recordBytes, idEnd),
+    id: bytes.toString('latin1', at + 10, at + 10 + idChars),
     subject,
-    version: bytes.readUInt32LE(at + 12),
-    status: bytes.readUInt16LE(at + 6),
+    version: bytes.readUInt32LE(run + 12),
+    status: bytes.readUInt16LE(run + 6),
     state: outcome === 'succeeded' || outcome === 'cancelled' ? outcome : 'failed',
-    origin: origins[bytes[at + 34]!]!,
-    caller: callers[bytes[at + 35]!]!,
-    attempt: bytes.readUInt16LE(at + 32),
-    durationMs: bytes.readDoubleLE(at + 24),
+    origin: origins[bytes[run + 18]!]!,
+    caller: callers[bytes[run + 19]!]!,
+    attempt: bytes.readUInt16LE(run + 16),
+    durationMs: bytes.readDoubleLE(at),
     method: line.slice(0, space),
     target: line.slice(space + 1),
-    ...((flags & hasInstance) !== 0 && { instance: bytes.toString('latin1', idEnd, lineStart) }),
-    ...((flags & hasDetails) !== 0 && JSON.parse(bytes.toString('utf8', lineEnd, end))),
+    ...(bytes[textStart] !== 0 && { instance: bytes.toString('latin1', textStart, lineStart) }),
+    ...(detailsLength > 0 && JSON.parse(bytes.toString('utf8', end, end + detailsLength))),
   };
 }
 
@@ -302,8 +411,8 @@ export function decodeBodies(bytes: Buffer, at: number, subject: RecordSubject):
   };
 }
 
-/** Of an id, what `isOfCall` compares. */
-export function callBytes(id: string): Buffer {
+/** Of an id, what `recordsIn` and `isOfCall` compare. */
+export function idBytes(id: string): Buffer {
   return Buffer.from(id.slice(0, idChars).padEnd(idChars, '\0'), 'latin1');
 }
 

@@ -9,6 +9,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { createSealer } from '../../auth/seal.ts';
+import type { InvocationRecord } from '../../domain/record.ts';
+import { newId } from '../../ids.ts';
 import { type Log, silentLog } from '../../log.ts';
 import { FakeClock } from '../../testing/fake-clock.ts';
 import { waitFor } from '../../testing/wait-for.ts';
@@ -51,6 +53,7 @@ for (const [name, open] of [
 }
 
 const all = { namespace: 'default', limit: 1000 };
+const instances = [newId('ins', noon), newId('ins', noon)] as const;
 
 test('what was written is there after a restart, and new things come behind it', async () => {
   const directory = newDirectory();
@@ -204,11 +207,12 @@ test('what cannot be written is told and counted, is tried again in a while, and
 
 test('when the thread falls behind, records of successful calls are dropped first, and counted', async () => {
   const store = openIn(newDirectory());
-  const target = `/${'x'.repeat(900)}`;
+  // Each another: what is the same as before takes no room.
+  const target = () => `/${written}${'x'.repeat(900)}`;
   let written = 0;
   // In one turn: the thread's word that it has written cannot arrive.
   while (store.dropped.records === 0 && written < 50_000) {
-    store.record(buildRecord(noon, { target }));
+    store.record(buildRecord(noon, { target: target() }));
     written++;
   }
   assert.ok(written * 1000 > writeLimits.unwrittenBytesMax && written < 20_000, `${written}`);
@@ -221,6 +225,19 @@ test('when the thread falls behind, records of successful calls are dropped firs
   assert.equal(store.dropped.records, 1);
   assert.deepEqual((await store.list({ ...all, state: 'failed' })).items, [failed]);
   await store.close();
+});
+
+test('a record that is like the one before it costs forty bytes, and few more where its address differs', () => {
+  const writer = new ItemWriter(1024 ** 2);
+  const sizeOf = (changes: (i: number) => Partial<InvocationRecord>) => {
+    writer.clear();
+    for (let i = 0; i < 1000; i++)
+      writer.record(buildRecord(noon, { instance: instances[0], ...changes(i) }), 0);
+    return writer.used / 1000;
+  };
+  assert.ok(sizeOf(() => ({})) < 40.2);
+  assert.ok(sizeOf(i => ({ instance: instances[i % 2] })) < 80.2);
+  assert.ok(sizeOf(i => ({ status: 200 + (i % 2) })) < 104.2);
 });
 
 test('what is called rarely is merged into few blocks, and stays in order', async () => {
@@ -270,10 +287,10 @@ test('a search that opens too many blocks gives what it has, and where to go on'
   const batches = 1200;
   for (let i = 0; i < batches; i++) {
     const writer = new ItemWriter(16_384);
-    for (const version of [1, 3])
-      writer.record(buildRecord(noon + i, { version, target: `/${'x'.repeat(1000)}` }), 0);
-    for (let n = 0; n < 7; n++)
-      writer.record(buildRecord(noon + i, { version: 1, target: `/${'x'.repeat(1000)}` }), 0);
+    for (let n = 0; n < 9; n++) {
+      const version = n === 1 ? 3 : 1;
+      writer.record(buildRecord(noon + i, { version, target: `/${n}${'x'.repeat(1000)}` }), 0);
+    }
     const blocks = sortIntoBlocks(writer.bytes.subarray(0, writer.used), [hello]);
     series.insert([...blocks.records.values()], noon);
   }
@@ -291,6 +308,17 @@ test('any records in any order are found as the memory store finds them', async 
     subject: fc.constantFrom(hello, other),
     version: fc.integer({ min: 1, max: 3 }),
     status: fc.constantFrom(200, 404, 500),
+    shape: fc.constantFrom<Partial<InvocationRecord>>(
+      {},
+      ...[instances[0], instances[1]].map(instance => ({ instance })),
+      { instance: instances[0], label: 'mine' },
+    ),
+    method: fc.constantFrom('GET', 'GET', 'POST'),
+    target: fc.constantFrom('/', '/', '/a?b=c', `/${'x'.repeat(1000)}`),
+    durationMs: fc.constantFrom(1, 2.5),
+    origin: fc.constantFrom('http' as const, 'http' as const, 'replay' as const),
+    // A line between two records of one function: each begins a run.
+    line: fc.boolean(),
     flush: fc.boolean(),
   });
   const query = fc.record(
@@ -311,8 +339,9 @@ test('any records in any order are found as the memory store finds them', async 
       async (records, queries, limit) => {
         const directory = newDirectory();
         const [real, memory] = [openIn(directory), createMemoryRecords()];
-        for (const { ms, flush, ...changes } of records) {
-          const made = buildRecord(noon + ms, changes);
+        for (const { ms, flush, line, shape, ...changes } of records) {
+          const made = buildRecord(noon + ms, { ...changes, ...shape });
+          if (line) real.line(buildLine(noon, 'between', { subject: changes.subject }));
           real.record(made);
           memory.record(made);
           if (flush) await real.list(all);

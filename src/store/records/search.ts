@@ -15,14 +15,14 @@ import {
   type RecordQuery,
 } from '../records.ts';
 import {
-  callBytes,
   decodeBodies,
   decodeItems,
   decodeLine,
-  decodeRecord,
+  idBytes,
   isOfCall,
   maskOf,
   masksWanted,
+  recordsIn,
 } from './items.ts';
 import type { BlockFilter, FoundBlock } from './partition.ts';
 import type { Series } from './series.ts';
@@ -61,17 +61,17 @@ function newestFirst(a: InvocationRecord, b: InvocationRecord): number {
 }
 
 function wantedIn(block: FoundBlock, query: RecordQuery, filter: BlockFilter): InvocationRecord[] {
-  return decodeItems(block.open(), (bytes, at, end) => {
-    // Cheap first: most items of most blocks are not what is looked for.
-    if (query.version !== undefined && bytes.readUInt32LE(at + 12) !== query.version) return;
-    if (query.status !== undefined && bytes.readUInt16LE(at + 6) !== query.status) return;
-    if (filter.masks !== undefined) {
-      const mask = maskOf(bytes, at);
-      if ((mask & filter.masks.outcomes) === 0 || (mask & filter.masks.origins) === 0) return;
-    }
-    const record = decodeRecord(bytes, at, end, block.subject);
-    return isWanted(record, query) ? record : undefined;
-  });
+  const found: InvocationRecord[] = [];
+  const isRunWanted = (bytes: Buffer, at: number) => {
+    if (query.version !== undefined && bytes.readUInt32LE(at + 12) !== query.version) return false;
+    if (query.status !== undefined && bytes.readUInt16LE(at + 6) !== query.status) return false;
+    if (filter.masks === undefined) return true;
+    const mask = maskOf(bytes, at);
+    return (mask & filter.masks.outcomes) !== 0 && (mask & filter.masks.origins) !== 0;
+  };
+  for (const record of recordsIn(block.open(), block.subject, isRunWanted))
+    if (isWanted(record, query)) found.push(record);
+  return found;
 }
 
 /** Undefined when nothing can be found. */
@@ -100,11 +100,7 @@ export function findRecord(series: Series, id: string): InvocationRecord | undef
   const timeMs = timeOfId(id);
   if (timeMs === undefined) return undefined;
   for (const block of series.find({ sinceMs: timeMs, untilMs: timeMs })) {
-    const [found] = decodeItems(block.open(), (bytes, at, end) => {
-      if (bytes.readDoubleLE(at + 16) !== timeMs) return undefined;
-      const record = decodeRecord(bytes, at, end, block.subject);
-      return record.id === id ? record : undefined;
-    });
+    const [found] = recordsIn(block.open(), block.subject, () => true, idBytes(id));
     if (found !== undefined) return found;
   }
   return undefined;
@@ -119,7 +115,7 @@ export function findLines(series: Series, query: LineQuery): LogLine[] {
     ...(untilMs !== undefined && { untilMs }),
     ...(version !== undefined && { version }),
   };
-  const call = query.call === undefined ? undefined : callBytes(query.call);
+  const call = query.call === undefined ? undefined : idBytes(query.call);
   const found: LogLine[][] = [];
   let count = 0;
   let opened = 0;

@@ -150,13 +150,13 @@ class SqliteRecords implements RecordStore {
     if (used === 0) return;
     if (this.#isDown) {
       // What it holds was counted as kept: a few of many that are lost.
-      writer.used = 0;
+      writer.clear();
       return;
     }
     let bytes: ArrayBuffer;
     if (used <= copiedBytesMax && writer.bytes.length === writeLimits.batchBytesMax) {
       bytes = new Uint8Array(writer.bytes.subarray(0, used)).buffer;
-      writer.used = 0;
+      writer.clear();
     } else {
       bytes = writer.bytes.buffer as ArrayBuffer;
       this.#writer = new ItemWriter(writeLimits.batchBytesMax);

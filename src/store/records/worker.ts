@@ -161,11 +161,11 @@ export function sortIntoBlocks(
 }
 
 function addToBlock(block: Block, header: ItemHeader): void {
-  const { timeMs, version, status } = header;
+  const { firstMs, lastMs, version, status } = header;
   block.bytes += header.bytes;
-  block.items++;
-  if (timeMs < block.firstMs) block.firstMs = timeMs;
-  if (timeMs > block.lastMs) block.lastMs = timeMs;
+  block.items += header.count;
+  if (firstMs < block.firstMs) block.firstMs = firstMs;
+  if (lastMs > block.lastMs) block.lastMs = lastMs;
   if (version < block.versionMin) block.versionMin = version;
   if (version > block.versionMax) block.versionMax = version;
   block.mask |= header.mask;
