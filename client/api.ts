@@ -30,6 +30,19 @@ export interface FunctionDefinition {
   auth?: 'token' | 'none';
   /** What is kept of each call: its record, or with it what went in and came out. */
   record?: 'calls' | 'bodies';
+  /** Of its jobs: async calls, and what triggers bring. One try when absent. */
+  retry?: {
+    attempts: number;
+    minDelay?: string;
+    maxDelay?: string;
+    /** Share of the delay that is added at random: 0 to 1. */
+    jitter?: number;
+    maxAge?: string;
+    /** Statuses (`429`), classes (`5xx`) and reasons (`timeout`) that are worth another try. */
+    on?: string[];
+  };
+  /** Jobs that run at once, and that may wait. */
+  queue?: { concurrency?: number; waiting?: number };
   stream?: boolean;
   /** Of a script: literal arguments, then the values of these keys of the JSON body. */
   args?: string[];
@@ -123,6 +136,9 @@ export interface FunctionView {
   latestVersion: VersionView;
   auth: 'token' | 'none';
   record: 'calls' | 'bodies';
+  /** Absent where its jobs have one try. */
+  retry?: RetryView;
+  queue?: { concurrency?: number; waiting?: number };
   concurrency?: number;
   instances: { min: number; max: number; idle: string };
   labels: Record<string, string>;
@@ -137,6 +153,17 @@ export interface FunctionView {
   updatedAt: string;
   /** Instances of all its versions. Only when one function is asked for. */
   running?: { ready: number; busy: number; starting: number; waiting: number };
+}
+
+/** When a job is tried again, with every default in it. */
+export interface RetryView {
+  attempts: number;
+  minDelay: string;
+  maxDelay: string;
+  jitter: number;
+  maxAge?: string;
+  /** Absent where it is the default: 408, 429, 5xx and every failure of the function. */
+  on?: string[];
 }
 
 export interface Page<T> {
@@ -155,6 +182,8 @@ export interface PutResult {
 
 export interface TokenView {
   token: string;
+  /** With it, callbacks of async calls are signed: see docs/guides/async.md. */
+  signingKey: string;
 }
 
 export interface SourceView {
@@ -180,26 +209,52 @@ export interface OutputLineView {
 
 export type Severity = 'debug' | 'info' | 'warning' | 'error' | 'critical';
 
-export type InvocationState = 'succeeded' | 'failed' | 'cancelled';
+export type InvocationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'dead' | 'cancelled';
+
+/** One try of an async call. */
+export interface AttemptView {
+  number: number;
+  startedAt: string;
+  durationMs: number;
+  version?: number;
+  instance?: string;
+  status: number;
+  failure?: InvocationFailure;
+  /** It was no try that counts: the gateway stopped, or there was no room. */
+  givenBack?: boolean;
+}
+
+/** Of an async call that was accepted. */
+export interface AcceptedView {
+  id: string;
+  location: string;
+}
 
 /** What became of a call. Whatever status a function answers with, it has succeeded in answering. */
 export interface InvocationView {
   id: string;
   namespace: string;
   function: string;
-  version: number;
+  /** Of the last try; absent before the first. */
+  version?: number;
   state: InvocationState;
-  /** As the caller saw it. */
-  status: number;
-  origin: 'http' | 'replay';
+  /** As the caller saw it; absent until it has ended. */
+  status?: number;
+  origin: 'http' | 'replay' | 'async';
   caller: 'anonymous' | 'function-token' | 'admin';
   attempt: number;
   method: string;
   /** Path and query below the function's address. */
   path: string;
+  /** When it was accepted, of an async call. */
   startedAt: string;
-  /** To the last byte of the answer. */
-  durationMs: number;
+  /** To the last byte of the answer; absent until it has ended. */
+  durationMs?: number;
+  /** Of an async call: its tries so far, and when the next one is due. */
+  attempts?: AttemptView[];
+  dueAt?: string;
+  endedAt?: string;
+  priority?: number;
   instance?: string;
   /** The invocation that this one repeats. */
   parent?: string;

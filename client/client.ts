@@ -5,6 +5,7 @@
  * so is a gateway that does not answer.
  */
 import type {
+  AcceptedView,
   FunctionDefinition,
   FunctionView,
   InvocationBodiesView,
@@ -20,7 +21,6 @@ import type {
   TrafficView,
   VersionView,
 } from './api.ts';
-import type { ErrorCode, Problem } from './errors.ts';
 import type {
   InvocationOptions,
   InvokeOptions,
@@ -30,7 +30,10 @@ import type {
   ReadOptions,
 } from './options.ts';
 
+import { baseOf, isApiError, queryOf, Wire } from './wire.ts';
+
 export type * from './options.ts';
+export { ApiError, isApiError } from './wire.ts';
 
 /** Called with an absolute address as text, and always with `init`. The global fetch is one. */
 export type Fetch = (url: string, init: RequestInit) => Promise<Response>;
@@ -98,8 +101,17 @@ export interface Client {
 
   /** Newest first. */
   listInvocations(options?: InvocationOptions): Promise<Page<InvocationView>>;
-  /** Throws INVOCATION_NOT_FOUND. */
-  getInvocation(id: string, options?: ReadOptions): Promise<InvocationView>;
+  /** Throws INVOCATION_NOT_FOUND. `wait`: answers when an async call has ended, or when the time is up; at most `60s`. */
+  getInvocation(id: string, options?: PutOptions): Promise<InvocationView>;
+  /** Of an async call: what the function answered; 202 where it has not ended. Throws why there is no answer. */
+  getResult(id: string, options?: PutOptions): Promise<Response>;
+  /** Throws INVOCATION_ENDED. */
+  cancelInvocation(id: string, options?: ReadOptions): Promise<InvocationView>;
+  /** Accepts an async call that has failed, died or was cancelled once more. */
+  redriveInvocation(
+    id: string,
+    options?: ReadOptions & { version?: number },
+  ): Promise<AcceptedView>;
   /** Throws BODIES_NOT_KEPT. */
   getBodies(id: string, options?: ReadOptions): Promise<InvocationBodiesView>;
   /** Calls again with what was kept: the active version, or the one named. */
@@ -124,28 +136,8 @@ export interface Client {
    * throws.
    */
   invoke(name: string, options?: InvokeOptions): Promise<Response>;
-}
-
-/**
- * What the gateway refused, or that it could not be reached (code GATEWAY_UNREACHABLE). Compare
- * `code`.
- */
-export class ApiError extends Error {
-  readonly code: ErrorCode;
-  readonly status: number;
-  readonly problem: Problem;
-
-  constructor(problem: Problem, options?: { cause?: unknown }) {
-    super(problem.detail, options);
-    this.name = 'ApiError';
-    this.code = problem.code;
-    this.status = problem.status;
-    this.problem = problem;
-  }
-}
-
-export function isApiError(error: unknown): error is ApiError {
-  return error instanceof Error && error.name === 'ApiError' && 'problem' in error;
+  /** Accepts a call, which runs later. Throws what it is refused with. */
+  invokeAsync(name: string, options?: InvokeOptions): Promise<AcceptedView>;
 }
 
 /** Throws TypeError when `url` is not an http address. */
@@ -166,6 +158,11 @@ export function createClient(options: ClientOptions): Client {
     listRuntimes: ({ signal } = {}) => wire.json('GET', '/v1/runtimes', { signal }),
     getOpenApi: ({ signal } = {}) => wire.json('GET', '/v1/openapi.json', { signal }),
     invoke: (name, call = {}) => wire.invoke(endpointPath({ name, namespace, ...call }), call),
+    async invokeAsync(name, call = {}) {
+      const path = `/async${endpointPath({ name, namespace, ...call }).replace('/', '-')}`;
+      const response = await wire.invoke(path, { ...call, method: 'POST' });
+      return wire.valueOf<AcceptedView>(response, 'POST', path);
+    },
   };
 }
 
@@ -242,12 +239,27 @@ function routesBelowFunctions(
 function invocationRoutes(
   wire: Wire,
   base: string,
-): Pick<Client, 'listInvocations' | 'getInvocation' | 'getBodies' | 'replayInvocation'> {
+): Pick<
+  Client,
+  | 'listInvocations'
+  | 'getInvocation'
+  | 'getResult'
+  | 'cancelInvocation'
+  | 'redriveInvocation'
+  | 'getBodies'
+  | 'replayInvocation'
+> {
   const pathOf = (id: string, rest = '') => `${base}/${encodeURIComponent(id)}${rest}`;
   return {
     listInvocations: ({ signal, ...query } = {}) =>
       wire.json('GET', `${base}${queryOf(query)}`, { signal }),
-    getInvocation: (id, { signal } = {}) => wire.json('GET', pathOf(id), { signal }),
+    getInvocation: (id, { signal, wait } = {}) =>
+      wire.json('GET', pathOf(id, queryOf({ wait })), { signal }),
+    getResult: (id, { signal, wait } = {}) =>
+      wire.result(pathOf(id, `/result${queryOf({ wait })}`), { signal }),
+    cancelInvocation: (id, { signal } = {}) => wire.json('POST', pathOf(id, '/cancel'), { signal }),
+    redriveInvocation: (id, { signal, version } = {}) =>
+      wire.json('POST', pathOf(id, '/redrive'), { signal, json: { version } }),
     getBodies: (id, { signal } = {}) => wire.json('GET', pathOf(id, '/bodies'), { signal }),
     replayInvocation: (id, { signal, version } = {}) =>
       wire.json('POST', pathOf(id, '/replay'), { signal, json: { version } }),
@@ -297,194 +309,4 @@ export function endpointPath(target: {
   const pinned = version === undefined ? '' : `@${version}`;
   const rest = path === '' || path.startsWith('/') || path.startsWith('?') ? path : `/${path}`;
   return `/function/${encodeURIComponent(name)}${space}${pinned}${rest}`;
-}
-
-interface RequestOptions {
-  signal?: AbortSignal | undefined;
-  json?: unknown;
-  archive?: Uint8Array;
-}
-
-/**
- * One gateway at the other end: sends requests and turns what comes back into values or ApiErrors.
- */
-class Wire {
-  readonly #url: string;
-  readonly #token: string | undefined;
-  readonly #fetch: Fetch;
-
-  constructor(url: string, options: ClientOptions) {
-    this.#url = url;
-    this.#token = options.token || undefined;
-    // Not a bare reference: browsers refuse a fetch that is called as a method of another object.
-    this.#fetch = options.fetch ?? ((address, init) => globalThis.fetch(address, init));
-  }
-
-  async json<T>(method: string, path: string, options: RequestOptions): Promise<T> {
-    const response = await this.send(method, path, options);
-    let text: string;
-    try {
-      text = await response.text();
-    } catch (error) {
-      throw this.#unreachable(error, options.signal);
-    }
-    const value = parseJson(text);
-    if (value === undefined) throw this.#notGateway(method, path, response);
-    return value as T;
-  }
-
-  /** The answer, when it is a success. */
-  async send(method: string, path: string, options: RequestOptions): Promise<Response> {
-    const headers = new Headers({ accept: 'application/json' });
-    let body: BodyInit | undefined;
-    if (options.json !== undefined) {
-      headers.set('content-type', 'application/json');
-      body = JSON.stringify(options.json);
-    } else if (options.archive !== undefined) {
-      headers.set('content-type', 'application/gzip');
-      // The cast: fetch takes any view of bytes, its type only those that are not shared.
-      body = options.archive as Uint8Array<ArrayBuffer>;
-    }
-    const response = await this.#request(path, { method, headers, body, signal: options.signal });
-    if (response.ok) return response;
-    const problem = asProblem(parseJson(await response.text().catch(() => '')));
-    if (problem === undefined) throw this.#notGateway(method, path, response);
-    throw new ApiError(problem);
-  }
-
-  async invoke(path: string, options: InvokeOptions): Promise<Response> {
-    const { body = null, signal, redirect } = options;
-    const method = options.method ?? (body === null ? 'GET' : 'POST');
-    const init: RequestInit & { duplex?: 'half' } = { method, headers: options.headers, signal };
-    if (redirect !== undefined) init.redirect = redirect;
-    if (body !== null) {
-      init.body = body;
-      // What fetch asks for where the length of a body is not known.
-      if (body instanceof ReadableStream) init.duplex = 'half';
-    }
-    return this.#request(path, init);
-  }
-
-  /**
-   * Newline-delimited JSON, a value a line as it arrives. Empty lines keep the connection alive.
-   */
-  async *lines(path: string, options: RequestOptions): AsyncGenerator<OutputLineView> {
-    const response = await this.send('GET', path, options);
-    if (response.body === null) return;
-    const reader = response.body.getReader();
-    const decoder = new TextDecoder();
-    let rest = '';
-    try {
-      for (;;) {
-        const { done, value } = await reader.read().catch(error => {
-          throw this.#unreachable(error, options.signal);
-        });
-        const lines = (rest + decoder.decode(value, { stream: !done })).split('\n');
-        rest = done ? '' : lines.pop()!;
-        for (const line of lines) {
-          if (line.trim() === '') continue;
-          const entry = parseJson(line);
-          if (entry === undefined) throw this.#notGateway('GET', path, response);
-          yield entry as OutputLineView;
-        }
-        if (done) return;
-      }
-    } finally {
-      // Tells the gateway that nobody listens any more; a stream that has ended ignores it.
-      await reader.cancel().catch(() => {});
-    }
-  }
-
-  async #request(path: string, init: RequestInit): Promise<Response> {
-    const headers = new Headers(init.headers);
-    if (this.#token !== undefined && !headers.has('authorization')) {
-      headers.set('authorization', `Bearer ${this.#token}`);
-    }
-    try {
-      return await this.#fetch(`${this.#url}${path}`, { ...init, headers });
-    } catch (error) {
-      throw this.#unreachable(error, init.signal ?? undefined);
-    }
-  }
-
-  /** The error of fetch as ours; an abort stays what it is, because the caller asked for it. */
-  #unreachable(error: unknown, signal: AbortSignal | undefined): unknown {
-    if (signal?.aborted || isApiError(error)) return error;
-    const problem = ownProblem({
-      detail: `The gateway at ${this.#url} does not answer: ${causeOf(error)}.`,
-      remedy: 'Start it with `fnway up` or `fnway serve`, or name another with --url or FNWAY_URL.',
-    });
-    return new ApiError(problem, { cause: error });
-  }
-
-  #notGateway(method: string, path: string, response: Response): ApiError {
-    const route = path.split('?', 1)[0];
-    return new ApiError(
-      ownProblem({
-        detail:
-          `${this.#url} answered ${response.status} to ${method} ${route}, ` +
-          'and not as a gateway does; something else listens there, or a proxy is in between.',
-        remedy: 'Check the address: --url or FNWAY_URL.',
-      }),
-    );
-  }
-}
-
-function ownProblem({ detail, remedy }: { detail: string; remedy: string }): Problem {
-  return {
-    type: 'urn:fnway:error:GATEWAY_UNREACHABLE',
-    title: 'The gateway does not answer',
-    status: 503,
-    code: 'GATEWAY_UNREACHABLE',
-    detail,
-    remedy,
-  };
-}
-
-function asProblem(value: unknown): Problem | undefined {
-  if (value === null || typeof value !== 'object') return undefined;
-  const problem = value as Partial<Problem>;
-  const complete =
-    typeof problem.code === 'string' &&
-    typeof problem.detail === 'string' &&
-    typeof problem.status === 'number';
-  return complete ? (problem as Problem) : undefined;
-}
-
-/** fetch hides the reason in `cause`, and that of several addresses in `errors`. */
-function causeOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { cause } = error;
-  const inner = cause instanceof AggregateError ? cause.errors[0] : cause;
-  const { code, message } = (inner ?? error) as { code?: string; message?: string };
-  if (code === 'ECONNREFUSED') return 'nothing listens there (ECONNREFUSED)';
-  if (code === 'ENOTFOUND') return 'its host name is not known (ENOTFOUND)';
-  return message || code || error.message;
-}
-
-function baseOf(url: string): string {
-  const parsed = new URL(url);
-  if (!/^https?:$/.test(parsed.protocol)) throw new TypeError(`not an http address: ${url}`);
-  return `${parsed.origin}${parsed.pathname}`.replace(/\/+$/, '');
-}
-
-function queryOf(
-  values: Record<string, string | number | boolean | readonly string[] | undefined>,
-): string {
-  const query = new URLSearchParams();
-  for (const [key, value] of Object.entries(values)) {
-    if (value === undefined) continue;
-    for (const item of Array.isArray(value) ? value : [value]) query.append(key, String(item));
-  }
-  const text = query.toString();
-  return text === '' ? '' : `?${text}`;
-}
-
-/** Undefined when the text is not JSON. */
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

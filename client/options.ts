@@ -42,7 +42,7 @@ export interface InvocationOptions extends ReadOptions {
   status?: string;
   state?: InvocationState;
   kind?: 'input' | 'function' | 'system';
-  origin?: 'http' | 'replay';
+  origin?: 'http' | 'replay' | 'async';
   /** Began at or after: `1h` ago, or a time. */
   since?: string;
   until?: string;

@@ -24,6 +24,7 @@ await build({
     testing: 'sdk/testing.ts',
     // A thread of its own: a file of its own.
     'records-worker': 'src/store/records/worker.ts',
+    'queue-thread': 'src/store/sqlite/queue-thread.ts',
   },
   outdir: dist,
   bundle: true,

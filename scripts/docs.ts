@@ -13,6 +13,7 @@ import { commandLineSettings, settings } from '../src/config.ts';
 import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
 import { operationLimits } from '../src/domain/operation.ts';
 import { recordLimits } from '../src/domain/record.ts';
+import { retryLimits } from '../src/domain/retry.ts';
 import type { Runtime } from '../src/domain/runtime.ts';
 import { maskedCharsMin, secretLimits } from '../src/domain/secret.ts';
 import { trafficLimits } from '../src/domain/traffic.ts';
@@ -20,15 +21,24 @@ import { crashLinesMax } from '../src/driver/process/link-instance.ts';
 import { memoryCheckMs } from '../src/driver/process/memory.ts';
 import { readRuntimes } from '../src/driver/process/runtimes.ts';
 import { errorKinds } from '../src/errors.ts';
+import { acceptingBytesMax } from '../src/gateway/accept.ts';
+import { callbackUrlCharsMax } from '../src/gateway/async-headers.ts';
 import { controlLimits } from '../src/gateway/control-plane.ts';
 import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
 import { listQuerySchema } from '../src/gateway/routes/functions.ts';
+import { waitMsMax } from '../src/gateway/routes/jobs.ts';
 import { schemaBytesMax } from '../src/invoke/json-schema.ts';
 import { gatheredBytesMax } from '../src/invoke/middleware/gather.ts';
 import { returnMsMax } from '../src/invoke/pool.ts';
 import { payloadBytesMax, windowBytes } from '../src/link/frames.ts';
 import { linkLimits } from '../src/link/server.ts';
+import { callbackRetry, callbacksRunningMax } from '../src/queue/callbacks.ts';
+import { callLimits } from '../src/queue/calls.ts';
+import { outboundLimits } from '../src/queue/outbound.ts';
+import { givenBackMsMax, lostMax } from '../src/queue/outcome.ts';
+import { queueLimits } from '../src/queue/queue.ts';
 import { slotsMax } from '../src/slots.ts';
+import { jobLimits } from '../src/store/jobs.ts';
 import { openedBlocksMax } from '../src/store/records/search.ts';
 import { writeLimits } from '../src/store/records/sqlite.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
@@ -58,6 +68,19 @@ const causes: Record<(typeof errorCodes)[number], string> = {
     'A definition, or a call of its function, needs a secret that the namespace does not have.',
   INVOCATION_NOT_FOUND:
     'A route named an invocation of which there is no record (any more) in the namespace.',
+  HEADER_INVALID:
+    '`X-Delay`, `X-Run-At`, `X-Priority`, `X-Callback-Url` or `Idempotency-Key` of an async call is not what it can be.',
+  IDEMPOTENCY_CONFLICT:
+    'An async call has the `Idempotency-Key` of another one that was accepted within 24 hours, and is not the same.',
+  QUEUE_FULL: 'As many jobs of a function wait as may; the call was not accepted.',
+  JOB_LOST:
+    'Three gateways were killed, or lost their leases, while they tried a job: it is not tried again by itself.',
+  INVOCATION_CANCELLED: 'The result is asked for of an invocation that was cancelled.',
+  INVOCATION_ENDED: 'An invocation is to be cancelled that has ended.',
+  INVOCATION_NOT_ENDED:
+    'The result of an async call is asked for, or it is to be driven again, and it waits or runs.',
+  ADDRESS_REFUSED:
+    'An address to call back leads into a private network, or to this machine; also when that is found when it is connected to.',
   BODIES_NOT_KEPT: 'A replay, or a look at the bodies, of a call that was recorded without them.',
   TRAFFIC_INVALID: 'The shares of a split do not add up to 100, or are of too many versions.',
   REVISION_CONFLICT: 'Two changes of one function met.',
@@ -156,6 +179,7 @@ export function limitsPage(): string {
     ['Calls and instances', callRows()],
     ['Link to instances', linkRows()],
     ['Output of functions', outputRows()],
+    ['Async calls and jobs', jobRows()],
     ['Records of calls', recordRows()],
     ['Secrets, schemas and traffic', secretRows()],
     ['Manifest and command line', manifestRows()],
@@ -352,6 +376,34 @@ ${setting('bodiesBytesMax', 'recorded bodies on disk', 'the oldest eighth goes')
 | \`unwrittenBytesMax\` | records that the disk has not taken | ${bytes(unwrittenBytesMax)} | fixed | records of calls that succeeded are dropped, and counted in \`fnway_records_dropped\` |
 | \`unwrittenBytesLargest\` | the same | ${bytes(unwrittenBytesLargest)} | fixed | all are dropped, and counted |
 | \`openedBlocksMax\` | blocks that one search opens | ${count(openedBlocksMax)} | fixed | a page has what was found until then, and \`next\` |`;
+}
+
+function jobRows(): string {
+  const { runningJobsMax, leaseMs } = queueLimits;
+  const { idempotencyMs, idempotencyKeyCharsMax, delayMsMax } = callLimits;
+  const header = error('HEADER_INVALID');
+  return `\
+| \`waiting\` | jobs of a function that wait | ${count(definitionDefaults.waitingJobs)} | \`queue.waiting\` | ${error('QUEUE_FULL')} |
+| \`waitingJobsMax\` | that key | ${count(definitionLimits.waitingJobsMax)} | fixed | ${error('DEFINITION_INVALID')} |
+| \`concurrency\` | jobs of a function that run at once | \`instances.max\` × \`concurrency\` | \`queue.concurrency\` | the job waits |
+| \`runningJobsMax\` | jobs that run at once in a gateway | ${count(runningJobsMax)} | fixed | the job waits |
+${setting('bufferedBodyBytesMax', 'body and result of an async call, each', `${error('BODY_TOO_LARGE')}; \`reply-invalid\` for a result`)}
+| \`acceptingBytesMax\` | bodies that are on their way to be accepted | ${bytes(acceptingBytesMax)} | fixed | ${error('FUNCTION_BUSY')} |
+| \`attemptsMax\` | tries of a job, the first included; of more than 120, given back ones included, some are not told | 1 to ${retryLimits.attemptsMax} | \`retry.attempts\` | ${error('DEFINITION_INVALID')} |
+| \`delayMsMax\` | between two tries, \`Retry-After\` included | 0 to 1 day | \`retry.minDelay\`, \`retry.maxDelay\` | ${error('DEFINITION_INVALID')} |
+| \`maxAgeMsMax\` | age after which there is no further try | 1 s to 31 days | \`retry.maxAge\` | ${error('DEFINITION_INVALID')} |
+| \`delayMsMax\` | between acceptance and first try | ${delayMsMax / 86_400_000} days | \`X-Delay\`, \`X-Run-At\` | ${header} |
+| \`priorityMax\` | ${jobLimits.priorityDefault} by default, 9 comes first | 0 to ${jobLimits.priorityMax} | \`X-Priority\` | ${header} |
+| \`idempotencyKeyCharsMax\` | a key; it lasts ${idempotencyMs / 3_600_000} hours | ${idempotencyKeyCharsMax} characters | \`Idempotency-Key\` | ${header} |
+| \`callbackUrlCharsMax\` | an address to call back | ${count(callbackUrlCharsMax)} characters | \`X-Callback-Url\` | ${header} |
+| \`callbacksRunningMax\` | callbacks of a function at once; ${callbackRetry.attempts} tries each | ${callbacksRunningMax} | fixed | they wait |
+| \`answerMsMax\` | for an address that is called back to answer | ${ms(outboundLimits.answerMsMax)} | fixed | it is tried again |
+| \`leaseMs\` | without a word of a gateway, until its jobs are tried by another | ${ms(leaseMs)} | fixed | – |
+| \`lostMax\` | tries that were lost with their gateway | ${lostMax} | fixed | the job is dead: JOB_LOST |
+| \`givenBackMsMax\` | for what is given back because the platform had no room, without \`maxAge\` | ${givenBackMsMax / 3_600_000} hours | fixed | the job is dead |
+| \`waitMsMax\` | \`wait\` for the end of an async call | ${ms(waitMsMax)} | \`?wait=\` | ${error('QUERY_INVALID')} |
+${setting('jobsKeptMs', 'result of an async call, since it ended', 'it goes')}
+${setting('deadJobsKeptMs', 'dead job, since it died', 'it goes')}`;
 }
 
 function secretRows(): string {

@@ -16,7 +16,7 @@ export interface MiddlewareCall {
   readonly headers: Headers;
   /** Undefined while it streams: middleware that needs it whole says so (`wholeBodies`). */
   readonly body: Uint8Array | undefined;
-  readonly origin: 'http' | 'replay';
+  readonly origin: 'http' | 'replay' | 'async';
   readonly caller: 'anonymous' | 'function-token' | 'admin';
   /** Milliseconds until the call's timeout. */
   remainingMs(): number;

@@ -29,6 +29,10 @@ export interface Config {
   npmExecPath: string | undefined;
   /** Undefined: below the data directory. */
   goCache: string | undefined;
+  /** Whether callbacks may lead into private networks. */
+  allowPrivateCallbacks: boolean;
+  /** How long jobs that have ended are kept, and dead ones. */
+  jobsKeptMs: { ended: number; dead: number };
   toolEnv: Record<string, string>;
 }
 
@@ -165,6 +169,24 @@ export const settings = {
     default: '1Gi',
     help: 'recorded bodies on disk; beyond, the oldest go',
   },
+  allowPrivateCallbacks: {
+    flag: 'allowPrivateCallbacks',
+    env: 'FNWAY_ALLOW_PRIVATE_CALLBACKS',
+    default: 'false',
+    help: 'whether callbacks may lead into private networks and to this machine',
+  },
+  jobsKeptMs: {
+    flag: 'jobsKeptMs',
+    env: 'FNWAY_JOBS_KEPT',
+    default: '1d',
+    help: 'age at which results of async calls go, since they ended',
+  },
+  deadJobsKeptMs: {
+    flag: 'deadJobsKeptMs',
+    env: 'FNWAY_DEAD_JOBS_KEPT',
+    default: '7d',
+    help: 'age at which dead jobs go, since they died',
+  },
   goCache: {
     flag: 'goCache',
     env: 'FNWAY_GO_CACHE',
@@ -279,9 +301,8 @@ export function parseConfig(
   };
   const integer = (name: SettingName, min: number, max: number): number => {
     const value = /^-?\d{1,15}$/.test(text(name)) ? Number(text(name)) : Number.NaN;
-    return value >= min && value <= max
-      ? value
-      : refuse(name, `give a whole number from ${min} to ${max}`);
+    if (value >= min && value <= max) return value;
+    return refuse(name, `give a whole number from ${min} to ${max}`);
   };
   const duration = (name: SettingName, minMs = 1): number => {
     const ms = parseDuration(text(name)) ?? -1;
@@ -322,6 +343,8 @@ export function parseConfig(
     limits: parseLimits({ integer, duration, size }),
     path: env.PATH ?? systemPath,
     npmExecPath: env.npm_execpath,
+    allowPrivateCallbacks: oneOf('allowPrivateCallbacks', ['true', 'false']) === 'true',
+    jobsKeptMs: parseJobsKept({ text, refuse }),
     goCache: text('goCache') === '' ? undefined : resolve(text('goCache')),
     toolEnv: Object.fromEntries(
       Object.entries(env).filter(([key, value]) => value !== undefined && toolVariables.test(key)),
@@ -349,11 +372,9 @@ function parseRetention(read: {
   refuse(name: SettingName, rule: string): never;
   size(name: SettingName, bytesMin: number, bytesMax: number): number;
 }): Omit<RecordSettings, 'kept'> {
-  const { text, refuse, size } = read;
+  const { size } = read;
   const retention = (kept: SettingName, bytes: SettingName): Retention => {
-    const keptMs = parseDuration(text(kept)) ?? -1;
-    if (keptMs < 1000 || keptMs > keptMsLargest)
-      refuse(kept, 'give a duration such as 12h or 7d, from 1s to 3650d');
+    const keptMs = parseKept(kept, read);
     return { keptMs, bytesMax: size(bytes, retainedBytesSmallest, retainedBytesLargest) };
   };
   return {
@@ -361,6 +382,21 @@ function parseRetention(read: {
     lines: retention('linesKeptMs', 'linesBytesMax'),
     bodies: retention('bodiesKeptMs', 'bodiesBytesMax'),
   };
+}
+
+interface Reader {
+  text(name: SettingName): string;
+  refuse(name: SettingName, rule: string): never;
+}
+
+function parseJobsKept(read: Reader): Config['jobsKeptMs'] {
+  return { ended: parseKept('jobsKeptMs', read), dead: parseKept('deadJobsKeptMs', read) };
+}
+
+function parseKept(name: SettingName, read: Reader): number {
+  const keptMs = parseDuration(read.text(name)) ?? -1;
+  if (keptMs >= 1000 && keptMs <= keptMsLargest) return keptMs;
+  return read.refuse(name, 'give a duration such as 12h or 7d, from 1s to 3650d');
 }
 
 function parseLimits(read: {

@@ -91,6 +91,50 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     title: 'Input and output were not kept',
     remedy: 'Set `record: bodies` on the function, and call it again.',
   },
+  HEADER_INVALID: {
+    status: 400,
+    title: 'Invalid header',
+    remedy: 'Correct the header named.',
+  },
+  IDEMPOTENCY_CONFLICT: {
+    status: 422,
+    title: 'The key is taken',
+    remedy: 'Send each call with an Idempotency-Key of its own; only a repetition has the same.',
+  },
+  QUEUE_FULL: {
+    status: 429,
+    title: 'The queue is full',
+    remedy:
+      'Try again after the time in Retry-After, or raise `queue.waiting` or `queue.concurrency` of the function.',
+    retryable: true,
+  },
+  JOB_LOST: {
+    status: 500,
+    title: 'The job was lost too often',
+    remedy: 'See whether it is this job that ends the gateway, and redrive it.',
+  },
+  INVOCATION_CANCELLED: {
+    status: 409,
+    title: 'The invocation was cancelled',
+    remedy: 'Call again if the result is still wanted.',
+  },
+  INVOCATION_ENDED: {
+    status: 409,
+    title: 'The invocation has ended',
+    remedy: 'See what became of it with `fnway invocations show ID`.',
+  },
+  INVOCATION_NOT_ENDED: {
+    status: 409,
+    title: 'The invocation has not ended',
+    remedy: 'Wait for it: `fnway invocations result ID --wait 30s`.',
+    retryable: true,
+  },
+  ADDRESS_REFUSED: {
+    status: 422,
+    title: 'The address is not public',
+    remedy:
+      'Give an address on the internet, or start the gateway with FNWAY_ALLOW_PRIVATE_CALLBACKS=true.',
+  },
   TRAFFIC_INVALID: {
     status: 422,
     title: 'Invalid split of calls',

@@ -72,3 +72,8 @@ export function newSecret(prefix: string): string {
 export function newTraceparent(): string {
   return `00-${hexDigits.take(32)}-${hexDigits.take(16)}-01`;
 }
+
+/** From 0 up to 1, for what need not be secret: jitter. */
+export function random(): number {
+  return Math.random();
+}

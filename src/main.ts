@@ -6,9 +6,10 @@ import { chmodSync, copyFileSync, existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Masks } from './auth/masks.ts';
-import { openSealer } from './auth/seal.ts';
+import { openSealer, type Sealer } from './auth/seal.ts';
 import { openSecretFile } from './auth/secret-file.ts';
 import { openAdminToken } from './auth/token.ts';
+import type { BlobStore } from './blob/blob.ts';
 import { openFileBlobs } from './blob/file.ts';
 import { createBuilder } from './build/build.ts';
 import { findEsbuild, findTools, isReachableByAll } from './build/find-tools.ts';
@@ -16,7 +17,7 @@ import { type Clock, systemClock } from './clock.ts';
 import { type Config, systemPath } from './config.ts';
 import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
-import { Registry } from './deploy/registry.ts';
+import { type FunctionEntry, Registry } from './deploy/registry.ts';
 import { Secrets } from './deploy/secrets.ts';
 import { Sources } from './deploy/sources.ts';
 import { Versions } from './deploy/versions.ts';
@@ -29,10 +30,12 @@ import { openProcessDriver, type ProcessDriver } from './driver/process/process.
 import { readRuntimes, stageRuntimes, stageSdks } from './driver/process/runtimes.ts';
 import { Users } from './driver/process/users.ts';
 import { GatewayError } from './errors.ts';
+import { Accept } from './gateway/accept.ts';
 import { createDataPlane } from './gateway/data-plane.ts';
+import { queuedFunctionOf } from './gateway/queued-function.ts';
 import { createServer } from './gateway/server.ts';
-import { newSecret } from './ids.ts';
-import { type CallSignal, compose } from './invoke/invoke.ts';
+import { newSecret, random } from './ids.ts';
+import { type CallSignal, compose, type Invoke, type Version } from './invoke/invoke.ts';
 import { bodies } from './invoke/middleware/bodies.ts';
 import { concurrency } from './invoke/middleware/concurrency.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
@@ -40,13 +43,19 @@ import { gather } from './invoke/middleware/gather.ts';
 import { outcomes } from './invoke/middleware/outcomes.ts';
 import { secrets } from './invoke/middleware/secrets.ts';
 import { loadMiddleware, userMiddleware } from './invoke/middleware/users.ts';
-import { validatesInput, validation } from './invoke/middleware/validation.ts';
+import { Schemas, validatesInput, validation } from './invoke/middleware/validation.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
+import { Callbacks, signingKeyOf } from './queue/callbacks.ts';
+import { Calls } from './queue/calls.ts';
+import { Outbound } from './queue/outbound.ts';
+import { Payloads } from './queue/payloads.ts';
+import { Queue } from './queue/queue.ts';
 import { Slots } from './slots.ts';
 import { createSqliteRecords } from './store/records/sqlite.ts';
 import type { RecordStore } from './store/records.ts';
 import { openSqliteStore } from './store/sqlite/sqlite.ts';
+import type { Store } from './store/store.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { OutputLog } from './telemetry/output.ts';
 import { TimerWheel } from './timer-wheel.ts';
@@ -170,6 +179,7 @@ async function build(
       pool.renew(version => version.namespace === namespace && hasAsVariable(version.spec, name));
     processes.rotate(namespace, name);
   };
+  const schemas = new Schemas();
   const userModules = await Promise.all(config.middleware.map(file => loadMiddleware(file)));
   const invoke = compose(
     [
@@ -186,7 +196,7 @@ async function build(
         bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
       }),
       concurrency({ waitingCallsMax: limits.waitingCallsMax }),
-      validation({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax }),
+      validation({ schemas, bufferedBodyBytesMax: limits.bufferedBodyBytesMax }),
       secrets({ has: (namespace, name) => secretValues.has(namespace, name), masks }),
       // As they came: a replay passes the users' modules again.
       ...(keepsRecords
@@ -226,6 +236,11 @@ async function build(
     },
   });
 
+  const queue = createQueue(config, {
+    ...{ store, sealer, registry, invoke, masks, clock, log },
+    payloads: openFileBlobs(inData('payloads')),
+    pinned: (entry, number) => functions.pinned(entry, number),
+  });
   const inFlight = new Slots<CallSignal>();
   let state: 'new' | 'ready' | 'stopping' = 'new';
   const server = createServer({
@@ -238,6 +253,13 @@ async function build(
     serve: createDataPlane({
       registry,
       invoke,
+      accept: new Accept({
+        calls: queue.calls,
+        refuseInput: (version, body) => schemas.refuseInput(version, body),
+        checkCallback: url => queue.outbound.check(url),
+        bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
+        clock,
+      }),
       pinned: (entry, number) => functions.pinned(entry, number),
       adminToken,
       trustProxy: config.trustProxy,
@@ -248,6 +270,7 @@ async function build(
     }),
     control: {
       ...{ functions, versions, sources, registry, pool, output, records, invoke },
+      ...{ queue: queue.queue, calls: queue.calls },
       secrets: secretValues,
       runtimes: tools.runtimes,
       adminToken,
@@ -266,9 +289,11 @@ async function build(
         signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
     });
     const built = versions.close();
+    const emptied = queue.queue.stop(limits.drainMsMax);
     // Each is tried, whatever became of the one before: nothing may go on running, or stay locked.
     const steps: Array<() => unknown> = [
       () => server.close(limits.drainMsMax + 1000),
+      () => emptied,
       () => cut.cancel(),
       () => pool.stop(limits.graceMs),
       () => builder.close(),
@@ -299,6 +324,8 @@ async function build(
     async start() {
       const { url } = await server.listen();
       await versions.resume();
+      // What the gateway before left running has been ended with its keeper: nobody holds a lease.
+      await queue.start();
       state = 'ready';
       // Behind the first calls' back: a gateway is ready before its pools are full.
       void processes.warmUp();
@@ -307,6 +334,67 @@ async function build(
     stop() {
       stopped ??= stop();
       return stopped;
+    },
+  };
+}
+
+/** The queue, what its jobs do, and what they carry. */
+function createQueue(
+  config: Config,
+  parts: {
+    store: Store;
+    payloads: BlobStore;
+    sealer: Sealer;
+    registry: Registry;
+    invoke: Invoke;
+    masks: Masks;
+    pinned(entry: FunctionEntry, number: number): Promise<Version>;
+    clock: Clock;
+    log: Log;
+  },
+) {
+  const { store, sealer, registry, invoke, masks, pinned, clock, log } = parts;
+  const payloads = new Payloads({ sealer, blobs: parts.payloads });
+  const outbound = new Outbound({ allowPrivate: config.allowPrivateCallbacks, clock });
+  const entryOf = (functionId: string) => registry.byId(functionId);
+  const callbacks = new Callbacks({
+    ...{ payloads, outbound, clock, random },
+    signingKeyOf(functionId) {
+      const token = entryOf(functionId)?.token;
+      return token === undefined ? undefined : signingKeyOf(token);
+    },
+  });
+  const { ended, dead } = config.jobsKeptMs;
+  const queue = new Queue({
+    jobs: store.jobs,
+    run: (job, signal) => (job.kind === 'call' ? calls : callbacks).run(job, signal),
+    removeBlobs: blobs => payloads.remove(blobs),
+    ...{ clock, log, keptMs: { ended, dead } },
+  });
+  const calls = new Calls({
+    ...{ queue, payloads, invoke, clock, random },
+    async versionOf(functionId, head) {
+      const entry = entryOf(functionId);
+      if (entry === undefined)
+        throw new GatewayError('FUNCTION_NOT_FOUND', `${head.name} has been removed`);
+      if (head.version !== undefined) return pinned(entry, head.version);
+      const version = entry.split?.choose(head.headers) ?? entry.active;
+      if (version !== undefined) return version;
+      throw new GatewayError('VERSION_NOT_READY', `no version of ${head.name} is ready yet`);
+    },
+    functionOf(functionId) {
+      const entry = entryOf(functionId);
+      return entry && queuedFunctionOf(entry);
+    },
+    hide: (functionId, failure) => masks.hideIn(functionId, failure),
+    following: end => callbacks.following(end),
+    resultBytesMax: config.limits.bufferedBodyBytesMax,
+  });
+  return {
+    ...{ queue, calls, outbound },
+    async start() {
+      await payloads.removeAllBut(await store.jobs.blobs());
+      await queue.start();
     },
   };
 }

@@ -30,6 +30,13 @@ const noLimits: Record<string, string> = {
   'src/domain/json-error.ts depthMax': 'where the search for a mistake in JSON gives up',
   'src/domain/suggest.ts wordCharsMax': 'a word for which a similar one is looked for',
   'src/invoke/invoke.ts rememberedBytesMax': 'a cache',
+  'src/store/sqlite/jobs.ts promotedMax': 'the rest is next',
+  'src/store/sqlite/queue.ts transactionOperationsMax': 'the rest is next',
+  'src/queue/queue.ts claimedJobsMax': 'the rest is next',
+  'src/queue/queue.ts sweptJobsMax': 'the rest is next',
+  'src/queue/queue.ts jumpMsMin': 'what is told of',
+  'src/queue/payloads.ts inlineBytesMax': 'where bytes lie',
+  'src/store/jobs.ts orderKeyCharsMax': 'of what triggers bring; nobody can give one yet',
   'src/store/records/series.ts partitionsMin': 'how files are cut',
   'src/store/records/series.ts spanMsMax': 'how files are cut',
   'src/store/records/sqlite.ts batchBytesMax': 'how bytes are written',
@@ -125,6 +132,8 @@ test('the page of the manifest names every key that a definition may have', () =
     'instances.min',
     'instances.max',
     'instances.idle',
+    'queue.concurrency',
+    'queue.waiting',
   ];
   const heads = new Set(nested.map(key => key.split('.')[0]!));
   const keys = Object.keys(definitionSchema.shape).filter(

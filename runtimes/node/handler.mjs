@@ -69,7 +69,9 @@ export function problemOf(error, settings) {
   const stack = textOf(() => error?.stack);
   const message =
     textOf(() => error?.message) ?? textOf(() => String(error)) ?? '[a value without text]';
-  const type = textOf(() => error?.constructor?.name) ?? typeof error;
+  const className = textOf(() => error?.constructor?.name) ?? typeof error;
+  // Of one that has no class of its own, what it calls itself.
+  const type = (className === 'Error' && textOf(() => error.name)) || className;
   const place = placeIn(stack, settings.directory) ?? {};
   const problem = { reason: 'threw', type, message, ...place, stack };
   if (missingModule.has(textOf(() => error?.code))) {

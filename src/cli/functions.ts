@@ -14,6 +14,7 @@ import { type Context, checkName } from './context.ts';
 import { placeOf } from './failure.ts';
 import { printable } from './output.ts';
 import { durationText } from './project.ts';
+import { retryText } from './retry.ts';
 import { trafficText, withoutCalls } from './traffic.ts';
 
 type ContextOf = (command: Command) => Context;
@@ -253,6 +254,8 @@ async function describe(context: Context, name: string): Promise<void> {
     ...contentRows(latest),
     ['timeout', latest.timeout],
     ['memory', latest.memory],
+    ['retry', view.retry && retryText(view.retry)],
+    ['queue', queueText(view)],
     ['concurrency', await concurrencyText(client, view)],
     ['instances', `${instances.min} to ${instances.max}, ended when idle for ${instances.idle}`],
     [
@@ -328,6 +331,14 @@ function failureText({ message, ...place }: VersionFailure): string {
   const [text = ''] = message.split('\n');
   const at = placeOf(place);
   return printable(at === '' || text.startsWith(at) ? text : `${at}: ${text}`);
+}
+
+function queueText({ queue }: FunctionView): string | undefined {
+  const parts = [
+    queue?.concurrency !== undefined && `${queue.concurrency} at once`,
+    queue?.waiting !== undefined && `at most ${queue.waiting} waiting`,
+  ].filter(part => part !== false);
+  return parts.length === 0 ? undefined : parts.join(', ');
 }
 
 function recordText(record: Readonly<Record<string, string>>): string | undefined {

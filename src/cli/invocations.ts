@@ -1,12 +1,14 @@
 /** `fnway invocations list`, `show` and `replay`: what became of calls, and calling again. */
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type {
+  AttemptView,
   BodyView,
   InvocationFailure,
   InvocationView,
   OutputLineView,
 } from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
+import { parseDuration } from '../domain/units.ts';
 import type { Context } from './context.ts';
 import { integer, withoutUndefined } from './functions.ts';
 import { logLine } from './logs.ts';
@@ -39,7 +41,7 @@ export function addInvocationCommands(program: Command, contextOf: ContextOf): v
     .option('--status <status>', 'only with this status: 502, 5xx')
     .addOption(
       new Option('--state <state>', 'only those that ended so').choices([
-        ...['succeeded', 'failed', 'cancelled'],
+        ...['succeeded', 'failed', 'cancelled', 'queued', 'running', 'dead'],
       ]),
     )
     .addOption(
@@ -48,7 +50,9 @@ export function addInvocationCommands(program: Command, contextOf: ContextOf): v
         'only failures of the caller, the function, the platform',
       ).choices(['input', 'function', 'system']),
     )
-    .addOption(new Option('--origin <origin>', 'only those from there').choices(['http', 'replay']))
+    .addOption(
+      new Option('--origin <origin>', 'only those from there').choices(['http', 'replay', 'async']),
+    )
     .option('--since <time>', 'only what began later: 1h, or 2026-01-31T12:00:00Z')
     .option('--until <time>', 'only what began earlier')
     .option('--prefix <text>', 'only ids that start so')
@@ -61,6 +65,23 @@ export function addInvocationCommands(program: Command, contextOf: ContextOf): v
     .description('show a call: its record, its failure, its lines')
     .argument('<id>', 'inv_…, as X-Call-Id has it')
     .action((id, _options, command) => show(contextOf(command), id));
+  invocations
+    .command('result')
+    .description('print what an async call came to')
+    .argument('<id>', 'inv_…, as the 202 had it')
+    .option('--wait <duration>', 'wait so long for its end: 30s', waitText)
+    .action((id, { wait }, command) => result(contextOf(command), id, wait));
+  invocations
+    .command('cancel')
+    .description('end an async call that waits or runs')
+    .argument('<id>', 'inv_…')
+    .action((id, _options, command) => cancel(contextOf(command), id));
+  invocations
+    .command('redrive')
+    .description('accept an async call that has failed, died or was cancelled once more')
+    .argument('<id>', 'inv_…')
+    .option('--version <n>', 'with this version instead of the active one', integer)
+    .action((id, options, command) => redrive(contextOf(command), id, options));
   invocations
     .command('replay')
     .description('call again with what was kept, and show the difference')
@@ -95,9 +116,9 @@ async function list(context: Context, options: ListOptions): Promise<void> {
       item.id,
       item.startedAt,
       item.function,
-      `v${item.version}`,
-      String(item.status),
-      item.durationMs.toFixed(1),
+      item.version === undefined ? '' : `v${item.version}`,
+      item.status === undefined ? item.state : String(item.status),
+      item.durationMs?.toFixed(1) ?? '',
       shortened(`${item.method} ${item.path}`, 40),
       item.failure === undefined ? '' : shortened(failureLine(item.failure), 80),
     ]),
@@ -107,6 +128,14 @@ async function list(context: Context, options: ListOptions): Promise<void> {
 function failureLine({ kind, code, reason, type, message }: InvocationFailure): string {
   const name = type === undefined || type === 'Error' ? '' : `${type}: `;
   return `${kind} ${reason ?? code}: ${name}${message.split('\n')[0]}`;
+}
+
+function attemptLine(attempt: AttemptView): string {
+  const { number, startedAt, durationMs, status, version, failure, givenBack } = attempt;
+  const what = failure === undefined ? '' : `  ${shortened(failureLine(failure), 80)}`;
+  const by = version === undefined ? '' : `  v${version}`;
+  const back = givenBack ? '  given back' : '';
+  return `try ${number}     ${startedAt}${by}  ${status}  ${durationMs} ms${back}${what}`;
 }
 
 function shortened(text: string, charsMax: number): string {
@@ -122,12 +151,14 @@ async function show(context: Context, id: string): Promise<void> {
   if (out.json) return out.value({ ...view, lines });
   const { colors } = out;
   const { failure } = view;
+  const version = view.version === undefined ? '' : ` v${view.version}`;
   const rows: Array<[string, string | undefined]> = [
-    ['function', `${view.namespace}/${view.function} v${view.version}`],
+    ['function', `${view.namespace}/${view.function}${version}`],
     ['call', `${view.method} ${view.path}`],
-    ['state', `${view.state}, status ${view.status}`],
-    ['started', view.startedAt],
-    ['took', `${view.durationMs} ms`],
+    ['state', view.status === undefined ? view.state : `${view.state}, status ${view.status}`],
+    [view.origin === 'async' ? 'accepted' : 'started', view.startedAt],
+    ['due', view.dueAt],
+    ['took', view.durationMs === undefined ? undefined : `${view.durationMs} ms`],
     ['origin', `${view.origin}, by ${view.caller}`],
     ['attempt', String(view.attempt)],
     ['instance', view.instance],
@@ -143,8 +174,34 @@ async function show(context: Context, id: string): Promise<void> {
     const text = printable(value.trimEnd()).replaceAll('\n', `\n${' '.repeat(12)}`);
     out.line(`  ${colors.dim(key.padEnd(9))} ${text}`);
   }
+  for (const attempt of view.attempts ?? []) out.line(`  ${attemptLine(attempt)}`);
   if (lines.length > 0) out.line(colors.dim('  lines'));
   for (const line of lines) out.line(`    ${logLine(context, line)}`);
+}
+
+async function result(context: Context, id: string, wait = '0ms'): Promise<void> {
+  const { printResult } = await import('./invoke.ts');
+  await printResult(context, await context.client(), id, parseDuration(wait)!);
+}
+
+function waitText(text: string): string {
+  if (parseDuration(text) !== undefined) return text;
+  throw new InvalidArgumentError('Write a duration: 30s, 5m.');
+}
+
+async function cancel(context: Context, id: string): Promise<void> {
+  const { out } = context;
+  const view = await (await context.client()).cancelInvocation(id);
+  if (out.json) return out.value(view);
+  if (view.state === 'cancelled') return out.line(`${id}  cancelled`);
+  out.line(`${id}  is told; it is ${view.state} until its handler returns`);
+}
+
+async function redrive(context: Context, id: string, options: { version?: number }): Promise<void> {
+  const { out } = context;
+  const accepted = await (await context.client()).redriveInvocation(id, withoutUndefined(options));
+  if (out.json) out.value(accepted);
+  else out.line(accepted.id);
 }
 
 export interface Answer extends BodyView {

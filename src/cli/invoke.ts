@@ -7,7 +7,8 @@ import { METHODS } from 'node:http';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
-import { ApiError, type InvokeOptions } from '../../client/client.ts';
+import type { InvocationView } from '../../client/api.ts';
+import { ApiError, type Client, type InvokeOptions } from '../../client/client.ts';
 import type { Problem } from '../../client/errors.ts';
 import { GatewayError } from '../errors.ts';
 import type { Context } from './context.ts';
@@ -22,6 +23,8 @@ interface Options {
   method?: string;
   header?: string[];
   path?: string;
+  async?: boolean;
+  wait?: boolean;
 }
 
 export function addInvokeCommand(program: Command, contextOf: (command: Command) => Context): void {
@@ -34,6 +37,8 @@ export function addInvokeCommand(program: Command, contextOf: (command: Command)
     .option('-X, --method <method>', 'POST with a body, else GET')
     .option('-H, --header <name: value>', 'header of the call (repeat for several)', collect)
     .option('--path <rest>', 'what follows the name: /orders?page=2')
+    .option('--async', 'accept the call, which runs later; prints its id')
+    .option('--wait', 'with --async: wait for its end, and print its result')
     .action((target, options, command) => invoke(contextOf(command), target, options));
 }
 
@@ -53,7 +58,59 @@ async function invoke(context: Context, target: string, options: Options): Promi
       remedy: 'Leave out the body, or use another method: -X POST.',
     });
   }
+  if (options.async)
+    return invokeAsync(context, client, name, { call, waits: options.wait === true });
+  if (options.wait) {
+    throw new GatewayError('COMMAND_INVALID', '--wait is for --async; other calls wait anyway.', {
+      remedy: 'Leave it out, or add --async.',
+    });
+  }
   const response = await out.during(`calling ${name}`, () => client.invoke(name, call));
+  await printAnswer(context, name, response);
+}
+
+/** Prints the id, for `ID=$(fnway invoke hello --async)`; or waits, and prints what came of it. */
+async function invokeAsync(
+  context: Context,
+  client: Client,
+  name: string,
+  { call, waits }: { call: InvokeOptions; waits: boolean },
+): Promise<void> {
+  const { out } = context;
+  if (call.method !== undefined && call.method !== 'POST') {
+    const detail = `An async call is a POST, not a ${call.method}.`;
+    throw new GatewayError('COMMAND_INVALID', detail, { remedy: 'Leave out -X.' });
+  }
+  const accepted = await client.invokeAsync(name, call);
+  if (waits) return printResult(context, client, accepted.id);
+  if (out.json) out.value(accepted);
+  else out.line(accepted.id);
+}
+
+/** The result of an async call, once there is one. */
+export async function printResult(
+  context: Context,
+  client: Client,
+  id: string,
+  waitMs = Number.POSITIVE_INFINITY,
+): Promise<void> {
+  const { out } = context;
+  const endMs = Date.now() + waitMs;
+  for (;;) {
+    const leftMs = Math.max(0, endMs - Date.now());
+    const wait = `${Math.min(30_000, leftMs)}ms`;
+    const response = await out.during(`waiting for ${id}`, () => client.getResult(id, { wait }));
+    if (response.status !== 202 || response.headers.has('x-function-status'))
+      return printAnswer(context, id, response);
+    if (leftMs > 0) continue;
+    const { state } = (await response.json()) as InvocationView;
+    const detail = `${id} has no result yet: it is ${state}.`;
+    throw new GatewayError('INVOCATION_NOT_ENDED', detail);
+  }
+}
+
+async function printAnswer(context: Context, name: string, response: Response): Promise<void> {
+  const { out } = context;
   const problem = await gatewayProblem(response);
   // The gateway's remedies are for any function; this one has a name.
   if (problem !== undefined)

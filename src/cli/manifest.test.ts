@@ -110,7 +110,7 @@ for (const [text, ...expected] of [
   ],
   [
     'functions:\n  a: { script: x, retry: {} }',
-    '2:19 functions.a.retry: retry is not supported yet by this version of fnway',
+    '2:19 functions.a.retry.attempts: expected a number, not nothing',
   ],
   [
     'functions:\n  a: { script: x, project: b }',

@@ -53,7 +53,7 @@ export interface LoadedManifest extends Manifest {
 const topKeys = ['project', 'namespace', 'functions'] as const;
 /** Names kept for what later versions bring; a manifest that has them is told so. */
 const laterTopKeys = ['topics', 'subscriptions', 'schedules', 'webhooks', 'buckets', 'flows'];
-const laterFunctionKeys = ['retry', 'placement'];
+const laterFunctionKeys = ['placement'];
 
 /** Stands for the digest of a source that is a path, until the files are read. */
 const digestPlaceholder = `sha256:${'0'.repeat(64)}`;
@@ -300,7 +300,9 @@ function addUnknownKey(
 const nestedKeys: Record<string, readonly string[]> = {
   instances: ['min', 'max', 'idle'],
   http: ['url', 'convention'],
+  queue: ['concurrency', 'waiting'],
   result: ['key'],
+  retry: ['attempts', 'minDelay', 'maxDelay', 'jitter', 'maxAge', 'on'],
   schema: ['in', 'out'],
   source: ['files'],
 };

@@ -7,6 +7,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { FunctionDefinition, FunctionView } from '../../client/api.ts';
 import { definitionSchema, splitDefinition } from '../domain/function.ts';
+import { retryViewOf } from '../domain/retry.ts';
 import { formatDuration, formatSize } from '../domain/units.ts';
 import { type Action, planFunctions } from './plan.ts';
 import type { Desired } from './sources.ts';
@@ -24,6 +25,7 @@ function desire(definition: FunctionDefinition, name = 'hello'): Desired {
 function viewOf(definition: FunctionDefinition, name = 'hello'): FunctionView {
   const { spec, settings } = desire(definition, name);
   const { timeoutMs, memoryBytes, handler, entry, image: _, ...rest } = spec;
+  const { retry, ...same } = settings;
   const { min, max, idleMs } = settings.instances;
   return {
     id: `fn_${name}`,
@@ -40,8 +42,9 @@ function viewOf(definition: FunctionDefinition, name = 'hello'): FunctionView {
       state: 'ready',
       createdAt: '',
     },
-    ...settings,
+    ...same,
     record: settings.record ?? 'calls',
+    ...(retry !== undefined && { retry: retryViewOf(retry) }),
     instances: { min, max, idle: formatDuration(idleMs) },
     endpoint: `/function/${name}`,
     revision: 1,

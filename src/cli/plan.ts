@@ -7,9 +7,11 @@
 import type { FunctionView, RuntimeView, VersionView } from '../../client/api.ts';
 import type { ErrorCode } from '../../client/errors.ts';
 import { canonicalJson, operationParts, type VersionSpec } from '../domain/function.ts';
+import { retryViewOf } from '../domain/retry.ts';
 import { findRuntime } from '../domain/runtime.ts';
 import { suggest } from '../domain/suggest.ts';
 import { formatDuration, formatSize, parseDuration, parseSize } from '../domain/units.ts';
+import { retryText } from './retry.ts';
 import type { Desired } from './sources.ts';
 
 export interface FieldChange {
@@ -175,13 +177,26 @@ function flatVersion(spec: VersionSpec): Flat {
 
 type SettingsView = Pick<
   FunctionView,
-  'auth' | 'record' | 'concurrency' | 'instances' | 'labels' | 'description' | 'project'
+  | 'auth'
+  | 'record'
+  | 'retry'
+  | 'queue'
+  | 'concurrency'
+  | 'instances'
+  | 'labels'
+  | 'description'
+  | 'project'
 >;
 
 function viewOf({ settings }: Desired): SettingsView {
   const { min, max, idleMs } = settings.instances;
-  const { record = 'calls' } = settings;
-  return { ...settings, record, instances: { min, max, idle: formatDuration(idleMs) } };
+  const { record = 'calls', retry, ...same } = settings;
+  return {
+    ...same,
+    record,
+    ...(retry !== undefined && { retry: retryViewOf(retry) }),
+    instances: { min, max, idle: formatDuration(idleMs) },
+  };
 }
 
 function flatSettings(view: SettingsView): Flat {
@@ -190,6 +205,9 @@ function flatSettings(view: SettingsView): Flat {
   const flat: Flat = new Map([
     ['auth', view.auth],
     ['record', view.record],
+    ['retry', view.retry === undefined ? '' : retryText(view.retry)],
+    ['queue.concurrency', String(view.queue?.concurrency ?? '')],
+    ['queue.waiting', String(view.queue?.waiting ?? '')],
     ['concurrency', String(view.concurrency ?? '')],
     ['instances.min', String(min)],
     ['instances.max', String(max)],

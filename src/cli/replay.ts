@@ -37,10 +37,12 @@ export async function replayLocally(
   const view = await client.getFunction(name);
   const upload = await readUpload(directory);
   // As the call found it; where that version is gone, as the newest says.
-  const version = await client.getVersion(name, number).catch(error => {
-    if (isApiError(error) && error.code === 'VERSION_NOT_FOUND') return view.latestVersion;
-    throw error;
-  });
+  const version = await client
+    .getVersion(name, number ?? view.latestVersion.number)
+    .catch(error => {
+      if (isApiError(error) && error.code === 'VERSION_NOT_FOUND') return view.latestVersion;
+      throw error;
+    });
   const entry = await upload.entryOf(version.entry);
   const data = mkdtempSync(path.join(tmpdir(), 'fnway-replay-'));
   const gateway = await startGateway(

@@ -8,10 +8,13 @@ export function addTokenCommands(program: Command, contextOf: (command: Command)
     .command('show')
     .description('print the token of a function')
     .argument('<name>', 'name of the function')
-    .action(async (name, _options, command) => {
+    .option('--signing-key', 'the key that its callbacks are signed with instead')
+    .action(async (name, { signingKey: wantsKey }, command) => {
       const context = contextOf(command);
       const client = await context.client();
-      print(context, await client.getToken(name));
+      const view = await client.getToken(name);
+      if (wantsKey && !context.out.json) context.out.line(view.signingKey);
+      else print(context, view);
     });
   token
     .command('rotate')

@@ -181,7 +181,7 @@ export class Registry {
   readonly #options: RegistryOptions;
   readonly #namespaces = new Map<string, Map<string, FunctionEntry>>();
   readonly #identities = new Set<number>();
-  readonly #ids = new Set<string>();
+  readonly #ids = new Map<string, FunctionEntry>();
   #nextIdentity = 0;
 
   constructor(options: RegistryOptions) {
@@ -220,6 +220,11 @@ export class Registry {
     return this.#namespaces.get(namespace)?.get(name);
   }
 
+  /** The function of this id, whatever its name. */
+  byId(id: string): FunctionEntry | undefined {
+    return this.#ids.get(id);
+  }
+
   /** Whether a function of this id lives, whatever its name. */
   has(id: string): boolean {
     return this.#ids.has(id);
@@ -250,7 +255,7 @@ export class Registry {
     }
     names.set(row.name, entry);
     this.#identities.add(row.identity);
-    this.#ids.add(row.id);
+    this.#ids.set(row.id, entry);
     this.#nextIdentity = Math.max(this.#nextIdentity, row.identity + 1);
     return entry;
   }

@@ -6,8 +6,10 @@
 import { z } from 'zod';
 import type { ScriptResult } from '../../client/api.ts';
 import type { FailureReason } from '../../client/errors.ts';
+import { durationSchema } from './duration.ts';
+import { type RetryPolicy, retryPolicyOf, retrySchema } from './retry.ts';
 import { type SecretUse, secretLimits, secretUseSchema } from './secret.ts';
-import { parseDuration, parseSize } from './units.ts';
+import { parseSize } from './units.ts';
 
 /** Limits of a definition; each is in docs/reference/limits.md and has a test. */
 export const definitionLimits = {
@@ -24,6 +26,7 @@ export const definitionLimits = {
   concurrencyMax: 10_000,
   instancesMax: 1000,
   timeoutMsMax: 86_400_000,
+  waitingJobsMax: 10_000_000,
 } as const;
 
 export const definitionDefaults = {
@@ -31,6 +34,8 @@ export const definitionDefaults = {
   memoryBytes: 256 * 1024 ** 2,
   instances: { min: 0, max: 4, idleMs: 300_000 },
   auth: 'token',
+  /** Jobs that wait for one function; beyond, no more are accepted. */
+  waitingJobs: 1_000_000,
 } as const;
 
 const namePattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
@@ -49,15 +54,6 @@ export const runtimeNameSchema = z
     /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$/,
     'use 1 to 63 of letters, digits and -, starting and ending with a letter or a digit',
   );
-
-const durationSchema = z
-  .string('expected a string such as 500ms, 30s or 2m')
-  .transform((text, ctx) => {
-    const ms = parseDuration(text);
-    if (ms !== undefined) return ms;
-    ctx.addIssue({ code: 'custom', message: 'not a duration; write 100ms, 30s, 2m, 1h or 1d' });
-    return z.NEVER;
-  });
 
 const sizeSchema = z.union([z.string(), z.int()]).transform((value, ctx) => {
   const bytes = parseSize(String(value));
@@ -193,6 +189,13 @@ export const definitionSchema = z
     instances: instancesSchema.optional(),
     auth: z.enum(['token', 'none']).optional(),
     record: z.enum(['calls', 'bodies']).optional(),
+    retry: retrySchema.optional(),
+    queue: z
+      .strictObject({
+        concurrency: z.int().min(1).max(definitionLimits.concurrencyMax).optional(),
+        waiting: z.int().min(1).max(definitionLimits.waitingJobsMax).optional(),
+      })
+      .optional(),
     stream: z.boolean().optional(),
     args: argsSchema.optional(),
     argKeys: argsSchema.optional(),
@@ -327,6 +330,10 @@ export interface FunctionSettings {
   appliedDigest?: string;
   /** What is kept of each call: a record, or with it input and output. `calls` when absent. */
   record?: 'calls' | 'bodies';
+  /** Of its jobs: async calls and what triggers bring. One try when absent. */
+  retry?: RetryPolicy;
+  /** Jobs that run at once, in all instances, and that may wait. */
+  queue?: { concurrency?: number; waiting?: number };
 }
 
 export type JsonSchema = Record<string, unknown> | boolean;
@@ -413,8 +420,17 @@ export function splitDefinition(
     description: definition.description ?? '',
     ...(definition.project !== undefined && { project: definition.project }),
     ...(definition.record !== undefined && { record: definition.record }),
+    ...(definition.retry !== undefined && { retry: retryPolicyOf(definition.retry) }),
+    ...(definition.queue !== undefined && { queue: queueOf(definition.queue) }),
   };
   return { spec, settings };
+}
+
+function queueOf({ concurrency, waiting }: NonNullable<Definition['queue']>) {
+  return {
+    ...(concurrency !== undefined && { concurrency }),
+    ...(waiting !== undefined && { waiting }),
+  };
 }
 
 /** What of a script's way to be called is said; empty lists are as if nothing were. */

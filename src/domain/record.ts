@@ -14,7 +14,7 @@ export type FailureKind = (typeof failureKinds)[number];
 export const recordStates = ['succeeded', 'failed', 'cancelled'] as const;
 export type RecordState = (typeof recordStates)[number];
 
-export const origins = ['http', 'replay'] as const;
+export const origins = ['http', 'replay', 'async'] as const;
 export type Origin = (typeof origins)[number];
 
 export const callers = ['anonymous', 'function-token', 'admin'] as const;

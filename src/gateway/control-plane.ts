@@ -17,11 +17,14 @@ import { newId } from '../ids.ts';
 import type { Invoke } from '../invoke/invoke.ts';
 import type { Pool } from '../invoke/pool.ts';
 import type { Log } from '../log.ts';
+import type { Calls } from '../queue/calls.ts';
+import type { Queue } from '../queue/queue.ts';
 import type { RecordStore } from '../store/records.ts';
 import type { OutputLog } from '../telemetry/output.ts';
 import { openApi } from './openapi.ts';
 import { functionRoutes } from './routes/functions.ts';
 import { invocationRoutes } from './routes/invocations.ts';
+import { jobRoutes } from './routes/jobs.ts';
 import { logRoutes } from './routes/logs.ts';
 import { secretRoutes } from './routes/secrets.ts';
 import { sourceRoutes } from './routes/sources.ts';
@@ -37,6 +40,8 @@ export interface ControlPlaneOptions {
   records: RecordStore;
   secrets: Secrets;
   invoke: Invoke;
+  queue: Queue;
+  calls: Calls;
   runtimes: Map<string, Runtime>;
   adminToken: string;
   clock: Clock;
@@ -114,6 +119,7 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   functionRoutes(app, options);
   logRoutes(app, options);
   invocationRoutes(app, options);
+  jobRoutes(app, options);
   secretRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({

@@ -1,5 +1,5 @@
 /**
- * `ANY /function/{name}[.{namespace}][@version][/path]`: from an HTTP request to a Call and from a Reply to an HTTP
+ * `ANY /function/{name}[.{namespace}][@version][/path]`, and `POST /async-function/…`, which accept.ts has: from an HTTP request to a Call and from a Reply to an HTTP
  * answer. Who may call is decided before anything is looked up: unknown name, wrong token and no token get the
  * same 401; only the admin token sees that a function does not exist.
  */
@@ -22,12 +22,14 @@ import {
 import type { Log } from '../log.ts';
 import type { Slots } from '../slots.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { Accept } from './accept.ts';
 import type { Exchange } from './exchange.ts';
 import { Reading } from './reading.ts';
 
 export interface DataPlaneOptions {
   registry: Registry;
   invoke: Invoke;
+  accept: Accept;
   /** A version for a call that pins one. */
   pinned(entry: FunctionEntry, number: number): Promise<Version>;
   adminToken: string;
@@ -58,7 +60,8 @@ class DataPlane {
       const reading = head.reading ?? new Reading(head, this.#options.trustProxy);
       head.reading = reading;
       const { entry, caller } = this.#admit(reading);
-      if (reading.address.version !== undefined)
+      if (reading.address.isAsync) void this.#accept(exchange, reading, entry, caller);
+      else if (reading.address.version !== undefined)
         void this.#servePinned(exchange, reading, entry, caller);
       else {
         const version = entry.split?.choose(head.headers) ?? entry.active;
@@ -70,6 +73,28 @@ class DataPlane {
     }
   }
 
+  async #accept(
+    exchange: Exchange,
+    reading: Reading,
+    entry: FunctionEntry,
+    caller: Caller,
+  ): Promise<void> {
+    try {
+      const { version: pinned } = reading.address;
+      const version = pinned === undefined ? entry.active : await this.#pinned(entry, pinned);
+      if (version === undefined) throw notReady(entry);
+      await this.#options.accept.accept(exchange, reading, { entry, version, caller });
+    } catch (error) {
+      this.#refuse(exchange, error, reading.incoming.callId);
+    }
+  }
+
+  #pinned(entry: FunctionEntry, number: number): Promise<Version> {
+    if (Number.isNaN(number))
+      throw new GatewayError('VERSION_NOT_FOUND', 'a version is a whole number from 1: NAME@3');
+    return this.#options.pinned(entry, number);
+  }
+
   async #servePinned(
     exchange: Exchange,
     reading: Reading,
@@ -77,10 +102,7 @@ class DataPlane {
     caller: Caller,
   ): Promise<void> {
     try {
-      const number = reading.address.version!;
-      if (Number.isNaN(number))
-        throw new GatewayError('VERSION_NOT_FOUND', 'a version is a whole number from 1: NAME@3');
-      const version = await this.#options.pinned(entry, number);
+      const version = await this.#pinned(entry, reading.address.version!);
       this.#call(exchange, reading, version, caller);
     } catch (error) {
       this.#refuse(exchange, error);
@@ -231,6 +253,7 @@ class DataPlane {
       this.#options.log.error('a request broke the gateway', { requestId, error });
     const headers: string[] = [];
     if (problem.status === 401) headers.push('WWW-Authenticate', 'Bearer');
+    if (problem.status === 405) headers.push('Allow', 'POST');
     const retryAfterMs = (error as GatewayError).retryAfterMs;
     if (retryAfterMs !== undefined)
       headers.push('Retry-After', String(Math.ceil(retryAfterMs / 1000)));

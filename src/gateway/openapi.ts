@@ -1,11 +1,10 @@
 /** The OpenAPI 3.1 document of the control plane, made from the schemas that validate its requests. */
 import { z } from 'zod';
-import { errorCodes } from '../../client/errors.ts';
 import { definitionSchema, nameSchema } from '../domain/function.ts';
-import { severities } from '../domain/log-line.ts';
-import { callers, failureKinds, origins, recordStates } from '../domain/record.ts';
+import { ref, views } from './openapi-views.ts';
 import { listQuerySchema } from './routes/functions.ts';
 import { invocationQuerySchema } from './routes/invocations.ts';
+import { waitQuerySchema } from './routes/jobs.ts';
 import { logsQuerySchema } from './routes/logs.ts';
 import { secretValueSchema } from './routes/secrets.ts';
 
@@ -20,7 +19,6 @@ interface Operation {
   answer?: Record<string, unknown>;
 }
 
-const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` });
 const json = (schema: Record<string, unknown>) => ({ 'application/json': { schema } });
 const page = (name: string) => ({
   type: 'object',
@@ -171,9 +169,39 @@ function operations(): Operation[] {
       method: 'get',
       path: `${invocationsPath}/{id}`,
       id: 'getInvocation',
-      summary: 'The record of a call',
+      summary: 'The record of a call, or what has become of an async one',
+      query: queryOf(waitQuerySchema),
       status: 200,
       answer: json(ref('Invocation')),
+    },
+    {
+      method: 'get',
+      path: `${invocationsPath}/{id}/result`,
+      id: 'getResult',
+      summary: 'What the function answered to an async call; 202 while it has not',
+      query: queryOf(waitQuerySchema),
+      status: 200,
+    },
+    {
+      method: 'post',
+      path: `${invocationsPath}/{id}/cancel`,
+      id: 'cancelInvocation',
+      summary: 'End an async call that waits or runs',
+      status: 200,
+      answer: json(ref('Invocation')),
+    },
+    {
+      method: 'post',
+      path: `${invocationsPath}/{id}/redrive`,
+      id: 'redriveInvocation',
+      summary: 'Accept an async call that has failed once more',
+      body: json({
+        type: 'object',
+        additionalProperties: false,
+        properties: { version: { type: 'integer', minimum: 1 } },
+      }),
+      status: 202,
+      answer: json(ref('Accepted')),
     },
     {
       method: 'get',
@@ -310,171 +338,3 @@ function toSchema(schema: z.ZodType): Record<string, unknown> {
   }) as Record<string, unknown>;
   return rest;
 }
-
-const text = { type: 'string' };
-const texts = { type: 'array', items: text };
-const whole = { type: 'integer' };
-const object = (properties: Record<string, unknown>, optional: string[] = []) => ({
-  type: 'object',
-  properties,
-  required: Object.keys(properties).filter(key => !optional.includes(key)),
-});
-const list = (items: object) => ({ type: 'array', items });
-const stringMap = { type: 'object', additionalProperties: text };
-const state = { enum: ['building', 'ready', 'failed'] };
-
-const headerList = { type: 'array', items: { type: 'array', items: text } };
-/** Of a body, one of the two. */
-const bodyParts = { headers: headerList, body: text, base64: text };
-
-/** The answers' shapes: client/api.ts in JSON Schema; test/api checks real answers against them. */
-const views = {
-  Version: object(
-    {
-      number: whole,
-      state,
-      kind: { enum: ['source', 'script', 'http', 'image'] },
-      runtime: text,
-      source: text,
-      script: text,
-      url: text,
-      entry: text,
-      env: stringMap,
-      schema: { type: 'object' },
-      secrets: { type: 'array', items: object({ name: text, as: { enum: ['env', 'file'] } }) },
-      buildEnv: stringMap,
-      timeout: text,
-      memory: text,
-      stream: { type: 'boolean' },
-      convention: { enum: ['operation'] },
-      args: list(text),
-      argKeys: list(text),
-      allowExitCodes: { anyOf: [{ const: 'any' }, list(whole)] },
-      result: { anyOf: [{ const: 'json' }, object({ key: text })] },
-      allowScripts: { type: 'boolean' },
-      signature: { enum: ['http', 'event', 'cloudevent', 'typed'] },
-      createdAt: text,
-      settledAt: text,
-      failure: object({ code: text, message: text, file: text, line: whole, column: whole }, [
-        'file',
-        'line',
-        'column',
-      ]),
-      buildLog: text,
-    },
-    [
-      ...['runtime', 'source', 'script', 'url', 'entry', 'schema', 'secrets', 'signature'],
-      ...['settledAt', 'failure', 'buildLog'],
-      ...['convention', 'args', 'argKeys', 'allowExitCodes', 'result'],
-    ],
-  ),
-  Function: object(
-    {
-      id: text,
-      namespace: text,
-      name: text,
-      state,
-      activeVersion: whole,
-      traffic: ref('Traffic'),
-      latestVersion: ref('Version'),
-      auth: { enum: ['token', 'none'] },
-      record: { enum: ['calls', 'bodies'] },
-      concurrency: whole,
-      instances: object({ min: whole, max: whole, idle: text }),
-      labels: stringMap,
-      description: text,
-      project: text,
-      drifted: { type: 'boolean' },
-      endpoint: text,
-      revision: whole,
-      createdAt: text,
-      updatedAt: text,
-      running: object({ ready: whole, busy: whole, starting: whole, waiting: whole }),
-    },
-    ['activeVersion', 'traffic', 'concurrency', 'project', 'drifted', 'running'],
-  ),
-  Traffic: object({ shares: { type: 'object', additionalProperties: whole }, stickyHeader: text }, [
-    'stickyHeader',
-  ]),
-  PutResult: object(
-    {
-      function: ref('Function'),
-      outcome: { enum: ['created', 'updated', 'unchanged'] },
-      version: whole,
-    },
-    ['version'],
-  ),
-  Token: object({ token: text }),
-  Secret: object({ name: text, updatedAt: text }),
-  Source: object({ digest: text }),
-  Runtime: object({ name: text, aliases: texts, entries: texts, concurrency: whole }),
-  OutputLine: object(
-    {
-      time: text,
-      version: whole,
-      instance: text,
-      call: text,
-      stream: { enum: ['stdout', 'stderr'] },
-      severity: { enum: [...severities] },
-      message: text,
-      fields: { type: 'object' },
-      text,
-    },
-    ['call', 'fields'],
-  ),
-  Invocation: object(
-    {
-      ...{ id: text, namespace: text, function: text, version: whole },
-      state: { enum: [...recordStates] },
-      status: whole,
-      origin: { enum: [...origins] },
-      caller: { enum: [...callers] },
-      ...{ attempt: whole, method: text, path: text, startedAt: text },
-      durationMs: { type: 'number' },
-      ...{ instance: text, parent: text, label: text },
-      failure: object(
-        {
-          kind: { enum: [...failureKinds] },
-          ...{ code: text, reason: text, message: text, type: text },
-          ...{ file: text, line: whole, stack: text, exit: text },
-        },
-        ['reason', 'type', 'file', 'line', 'stack', 'exit'],
-      ),
-    },
-    ['instance', 'parent', 'label', 'failure'],
-  ),
-  InvocationBodies: object({
-    id: text,
-    request: object({ method: text, path: text, ...bodyParts }, ['body', 'base64']),
-    reply: object({ status: whole, ...bodyParts }, ['body', 'base64']),
-  }),
-  Replay: object({
-    id: text,
-    version: whole,
-    reply: object({ status: whole, ...bodyParts, failure: { type: 'object' } }, [
-      ...['body', 'base64', 'failure'],
-    ]),
-  }),
-  Problem: object(
-    {
-      type: text,
-      title: text,
-      status: whole,
-      code: { enum: [...errorCodes] },
-      detail: text,
-      remedy: text,
-      requestId: text,
-      issues: {
-        type: 'array',
-        items: object({ path: text, message: text, hint: text, line: whole, column: whole }, [
-          'hint',
-          'line',
-          'column',
-        ]),
-      },
-      reason: text,
-      log: { type: 'array', items: text },
-    },
-    ['remedy', 'requestId', 'issues', 'reason', 'log'],
-  ),
-};

@@ -1,9 +1,10 @@
-/** The paths of calls: `/function/{name}[.{namespace}][@version][/path]`. */
+/** The paths of calls: `/function/{name}[.{namespace}][@version][/path]`, and the same below `/async-function/`. */
 
 const prefix = '/function/';
+const asyncPrefix = '/async-function/';
 
 export function isDataPlane(target: string): boolean {
-  return target.startsWith(prefix);
+  return target.startsWith(prefix) || target.startsWith(asyncPrefix);
 }
 
 export interface Address {
@@ -11,19 +12,24 @@ export interface Address {
   name: string;
   /** NaN for what is no version's number. */
   version: number | undefined;
+  /** It is to be accepted, and run later. */
+  isAsync: boolean;
   /** Path and query for the function. */
   rest: string;
 }
 
 /** Where a request goes. Names are not checked here: what is no name is no function. */
 export function parseTarget(target: string): Address {
-  let end = prefix.length;
+  // The second letter tells them apart.
+  const isAsync = target.charCodeAt(1) === 0x61;
+  const start = isAsync ? asyncPrefix.length : prefix.length;
+  let end = start;
   while (end < target.length) {
     const c = target.charCodeAt(end);
     if (c === 0x2f || c === 0x3f) break;
     end++;
   }
-  let name = target.slice(prefix.length, end);
+  let name = target.slice(start, end);
   let version: number | undefined;
   const at = name.indexOf('@');
   if (at !== -1) {
@@ -38,5 +44,11 @@ export function parseTarget(target: string): Address {
     name = name.slice(0, dot);
   }
   const tail = target.slice(end);
-  return { namespace, name, version, rest: tail.charCodeAt(0) === 0x2f ? tail : `/${tail}` };
+  return {
+    namespace,
+    name,
+    version,
+    isAsync,
+    rest: tail.charCodeAt(0) === 0x2f ? tail : `/${tail}`,
+  };
 }

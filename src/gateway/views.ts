@@ -12,6 +12,7 @@ import type { FunctionEntry, LivingVersion } from '../deploy/registry.ts';
 import { operationParts } from '../domain/function.ts';
 import { readLine } from '../domain/log-line.ts';
 import { type InvocationRecord, timeOfId } from '../domain/record.ts';
+import { retryViewOf } from '../domain/retry.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { formatDuration, formatSize } from '../domain/units.ts';
 import type { OutputLine } from '../telemetry/output.ts';
@@ -71,6 +72,8 @@ export function functionView(
     latestVersion: versionView(latest),
     auth: settings.auth,
     record: settings.record ?? 'calls',
+    ...(settings.retry !== undefined && { retry: retryViewOf(settings.retry) }),
+    ...(settings.queue !== undefined && { queue: settings.queue }),
     ...(settings.concurrency !== undefined && { concurrency: settings.concurrency }),
     instances: {
       min: settings.instances.min,

@@ -6,6 +6,7 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { jobsContract } from './contract-jobs.ts';
 import {
   addFunction,
   addVersion,
@@ -61,6 +62,7 @@ export function storeContract(
   defineRemoving(define);
   defineKeeping(define);
   secretsContract(define);
+  jobsContract(define);
   assert.deepEqual([...skips.keys()], [], 'every skipped test exists');
 }
 

@@ -5,6 +5,7 @@
  * are undefined.
  */
 import { assert } from '../errors.ts';
+import { createMemoryJobs } from './memory-jobs.ts';
 import {
   assertCreate,
   assertLimit,
@@ -33,7 +34,7 @@ interface Entry {
 export function createMemoryStore(): Store {
   const functions = new MemoryFunctionStore();
   const secrets = createMemorySecrets();
-  return { functions, secrets, close: async () => functions.close() };
+  return { functions, secrets, jobs: createMemoryJobs(), close: async () => functions.close() };
 }
 
 function createMemorySecrets(): SecretStore {

@@ -5,6 +5,7 @@
  */
 import type { FunctionSettings, VersionState } from '../domain/function.ts';
 import type { Traffic } from '../domain/traffic.ts';
+import type { JobStore } from './jobs.ts';
 
 export interface FunctionRow {
   /** `fn_…`; never reused, also when a function of the same name is made anew. */
@@ -116,5 +117,6 @@ export interface SecretStore {
 export interface Store {
   readonly functions: FunctionStore;
   readonly secrets: SecretStore;
+  readonly jobs: JobStore;
   close(): Promise<void>;
 }

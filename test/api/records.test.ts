@@ -43,7 +43,7 @@ describe('a record says what became of a call', () => {
     assert.match(id, /^inv_[0-9a-z]{26}$/);
     assert.match(instance!, /^ins_[0-9a-z]{26}$/);
     assert.ok(Math.abs(Date.parse(startedAt) - Date.now()) < 60_000);
-    assert.ok(durationMs > 0 && durationMs < 400);
+    assert.ok(durationMs! > 0 && durationMs! < 400);
     assert.deepEqual(rest, {
       namespace: 'default',
       function: 'hello',

@@ -1,6 +1,7 @@
 /** `/v1/namespaces/{ns}/functions`: create, read, list, change, remove; versions, tokens, output. */
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import type { TokenView } from '../../../client/api.ts';
 import type { FunctionEntry, LivingVersion, Registry } from '../../deploy/registry.ts';
 import {
   type Definition,
@@ -11,6 +12,7 @@ import {
 import { trafficSchema } from '../../domain/traffic.ts';
 import { parseDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
+import { signingKeyOf } from '../../queue/callbacks.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
 import { parse } from '../parse.ts';
 import { functionView, versionView } from '../views.ts';
@@ -209,11 +211,15 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     return functionView(entry, await latestOf(entry));
   });
 
-  app.get(`${base}/:name/token`, async request => ({ token: find(request.params).token }));
+  app.get(`${base}/:name/token`, async request => tokenView(find(request.params).token));
 
-  app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request => ({
-    token: await functions.rotateToken(find(request.params)),
-  }));
+  app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request =>
+    tokenView(await functions.rotateToken(find(request.params))),
+  );
+}
+
+function tokenView(token: string): TokenView {
+  return { token, signingKey: signingKeyOf(token) };
 }
 
 function matchesLabel(

@@ -14,9 +14,14 @@ import { newId, newTraceparent } from '../../ids.ts';
 import { CallSignal, isStream, type Reply, type Version } from '../../invoke/invoke.ts';
 import type { RecordedBodies, RecordQuery } from '../../store/records.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
+import { jobView } from '../job-view.ts';
 import { momentSchema } from '../moments.ts';
 import { parse } from '../parse.ts';
 import { bodyView, invocationView } from '../views.ts';
+import { waitQuerySchema } from './jobs.ts';
+
+/** States that only the queue knows of. */
+const queueStates = ['queued', 'running', 'dead'] as const;
 
 export const invocationQuerySchema = z.strictObject({
   function: nameSchema.optional(),
@@ -26,7 +31,10 @@ export const invocationQuerySchema = z.strictObject({
     .regex(/^[1-5](?:\d\d|xx)$/, 'give a status such as 502, or a class such as 5xx')
     .optional()
     .meta({ description: '`502` or `5xx`' }),
-  state: z.enum(recordStates).optional(),
+  state: z
+    .enum([...recordStates, ...queueStates])
+    .optional()
+    .meta({ description: '`queued`, `running` and `dead` are states of async calls' }),
   kind: z.enum(failureKinds).optional().meta({ description: 'whose fault a failure was' }),
   origin: z.enum(origins).optional(),
   since: momentSchema.optional(),
@@ -41,7 +49,7 @@ const idSchema = namespaceSchema.extend({ id: z.string().max(30) });
 const replaySchema = z.strictObject({ version: z.int().min(1).max(999_999_999).optional() });
 
 export function invocationRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
-  const { records, registry, clock } = options;
+  const { records, registry, clock, queue, calls } = options;
   const base = '/v1/namespaces/:namespace/invocations';
 
   async function find(params: unknown): Promise<InvocationRecord> {
@@ -63,11 +71,19 @@ export function invocationRoutes(app: FastifyInstance, options: ControlPlaneOpti
   app.get(base, { config: { takesQuery: true } }, async request => {
     const { namespace } = parse(namespaceSchema, request.params, 'QUERY_INVALID');
     const query = parse(invocationQuerySchema, request.query, 'QUERY_INVALID');
+    if (isOfQueue(query.state)) return jobPage(namespace, query, options);
     const { items, next } = await records.list(queryOf(namespace, query, options));
     return { items: items.map(invocationView), ...(next !== undefined && { next }) };
   });
 
-  app.get(`${base}/:id`, async request => invocationView(await find(request.params)));
+  app.get(`${base}/:id`, { config: { takesQuery: true } }, async request => {
+    const { namespace, id } = parse(idSchema, request.params, 'QUERY_INVALID');
+    const { wait } = parse(waitQuerySchema, request.query, 'QUERY_INVALID');
+    const job = await queue.waitFor(id, wait ?? 0);
+    if (job?.namespace === namespace && job.kind === 'call')
+      return jobView(job, await calls.tell(job));
+    return invocationView(await find(request.params));
+  });
 
   app.get(`${base}/:id/bodies`, async request => {
     const kept = await bodiesOf(request.params);
@@ -98,6 +114,37 @@ export function invocationRoutes(app: FastifyInstance, options: ControlPlaneOpti
   });
 }
 
+function isOfQueue(state: string | undefined): state is (typeof queueStates)[number] {
+  return (queueStates as readonly string[]).includes(state ?? '');
+}
+
+/** Of async calls, by their state in the queue. */
+async function jobPage(
+  namespace: string,
+  query: z.output<typeof invocationQuerySchema>,
+  { queue, calls, registry }: ControlPlaneOptions,
+) {
+  const { state, function: name, limit, cursor } = query;
+  const functionId = name === undefined ? undefined : registry.get(namespace, name)?.row.id;
+  if (name !== undefined && functionId === undefined) throw noFunction(name, namespace);
+  const jobs = await queue.list({
+    ...{ namespace, kind: 'call', state: state as (typeof queueStates)[number], limit },
+    ...(functionId !== undefined && { functionId }),
+    ...(cursor !== undefined && { after: cursor }),
+  });
+  const whole = await Promise.all(jobs.map(({ id }) => queue.find(id)));
+  const found = whole.filter(job => job !== undefined);
+  return {
+    items: await Promise.all(found.map(async job => jobView(job, await calls.tell(job)))),
+    ...(jobs.length === limit && { next: jobs.at(-1)!.id }),
+  };
+}
+
+function noFunction(name: string, namespace: string): GatewayError {
+  const detail = `there is no function ${name} in the namespace ${namespace}`;
+  return new GatewayError('FUNCTION_NOT_FOUND', detail);
+}
+
 function queryOf(
   namespace: string,
   query: z.output<typeof invocationQuerySchema>,
@@ -106,10 +153,7 @@ function queryOf(
   const { function: name, status, since, until, prefix, cursor, ...same } = query;
   const nowMs = clock.now();
   const functionId = name === undefined ? undefined : registry.get(namespace, name)?.row.id;
-  if (name !== undefined && functionId === undefined) {
-    const detail = `there is no function ${name} in the namespace ${namespace}`;
-    throw new GatewayError('FUNCTION_NOT_FOUND', detail);
-  }
+  if (name !== undefined && functionId === undefined) throw noFunction(name, namespace);
   const isClass = status?.endsWith('xx') === true;
   const wanted = {
     ...{ namespace, functionId, ...same },

@@ -20,31 +20,45 @@ interface Checks {
   out?: Check;
 }
 
-export function validation(options: { bufferedBodyBytesMax: number }): Middleware {
-  const compiled = new WeakMap<Version, Checks | Promise<Checks>>();
+/** The schemas of versions, compiled when they are first needed. */
+export class Schemas {
+  readonly #compiled = new WeakMap<Version, Checks | Promise<Checks>>();
 
   /** A promise only the first time. */
-  function checksOf(version: Version): Checks | Promise<Checks> {
-    const known = compiled.get(version);
+  checksOf(version: Version): Checks | Promise<Checks> {
+    const known = this.#compiled.get(version);
     if (known !== undefined) return known;
     const compiling = compile(version);
-    compiled.set(version, compiling);
+    this.#compiled.set(version, compiling);
     compiling.then(
-      checks => compiled.set(version, checks),
-      () => compiled.delete(version),
+      checks => this.#compiled.set(version, checks),
+      () => this.#compiled.delete(version),
     );
     return compiling;
   }
 
+  /** What input that is not as `schema.in` says is refused with. */
+  async refuseInput(version: Version, body: Uint8Array): Promise<GatewayError | undefined> {
+    if (!validatesInput(version)) return undefined;
+    const checks = await this.checksOf(version);
+    return checks.in === undefined ? undefined : refuse(body, checks.in);
+  }
+}
+
+export function validation(options: {
+  schemas: Schemas;
+  bufferedBodyBytesMax: number;
+}): Middleware {
+  const { schemas } = options;
   return next =>
     function withValidation(call, signal) {
       if (call.version.spec.schema === undefined) return next(call, signal);
-      const checks = checksOf(call.version);
+      const checks = schemas.checksOf(call.version);
       if (checks instanceof Promise) return checks.then(withChecks);
       return withChecks(checks);
 
       function withChecks(checks: Checks): Promise<Reply> {
-        const error = checks.in === undefined ? undefined : refuse(call, checks.in);
+        const error = checks.in === undefined ? undefined : refuseCall(call, checks.in);
         if (error !== undefined) return Promise.reject(error);
         const reply = next(call, signal);
         const { out } = checks;
@@ -67,13 +81,17 @@ async function compile({ spec }: Version): Promise<Checks> {
   };
 }
 
-function refuse(call: Call, check: Check): GatewayError | undefined {
+function refuseCall(call: Call, check: Check): GatewayError | undefined {
   // What had no room to be gathered was passed on as it comes: it cannot be looked at.
   if (isStream(call.body)) {
     const detail = 'too many bodies are being read; this one could not be held against its schema';
     return new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
   }
-  const issue = issueIn(call.body, check);
+  return refuse(call.body, check);
+}
+
+function refuse(body: Uint8Array, check: Check): GatewayError | undefined {
+  const issue = issueIn(body, check);
   if (issue === undefined) return undefined;
   const where = issue.path === '' ? 'the body' : issue.path;
   return new GatewayError('INPUT_INVALID', `${where} ${issue.message}`, { issues: [issue] });

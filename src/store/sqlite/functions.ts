@@ -22,7 +22,7 @@ import type {
   VersionRow,
   VersionSettlement,
 } from '../store.ts';
-import type { SqliteConnection } from './sqlite.ts';
+import type { SqliteConnection } from './database.ts';
 
 type Columns = Record<string, SQLOutputValue>;
 

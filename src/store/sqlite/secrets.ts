@@ -1,6 +1,6 @@
 /** The facet `secrets` of the SQLite store. */
 import type { SecretRow, SecretStore } from '../store.ts';
-import type { SqliteConnection } from './sqlite.ts';
+import type { SqliteConnection } from './database.ts';
 
 export function createSqliteSecrets(connection: SqliteConnection): SecretStore {
   const { db } = connection;

@@ -1,0 +1,289 @@
+/** Async calls of functions: how they become jobs, what a try of one does, and how they are looked at afterwards. */
+import { createHash } from 'node:crypto';
+import type { Clock } from '../clock.ts';
+import { definitionDefaults } from '../domain/function.ts';
+import type { RecordFailure } from '../domain/record.ts';
+import { noRetry, type RetryPolicy } from '../domain/retry.ts';
+import { GatewayError } from '../errors.ts';
+import { newId } from '../ids.ts';
+import type { CallSignal, Invoke, Version } from '../invoke/invoke.ts';
+import {
+  jobLimits,
+  type Lane,
+  type LeasedJob,
+  type NewJob,
+  type StoredJob,
+} from '../store/jobs.ts';
+import type { CallAbout, CallHead, ResultHead } from './job-call.ts';
+import { lostMax, nextOf } from './outcome.ts';
+import type { Kept, Payloads } from './payloads.ts';
+import type { Ending, Queue } from './queue.ts';
+import { type Attempt, emptyStory, type Story, told } from './story.ts';
+import { type CallTry, callOf, refused, tryCall } from './try-call.ts';
+
+export const callLimits = {
+  /** How long an `Idempotency-Key` gives the first answer. */
+  idempotencyMs: 86_400_000,
+  idempotencyKeyCharsMax: 255,
+  /** Between the acceptance of a job and its first try. */
+  delayMsMax: 31 * 86_400_000,
+} as const;
+
+/** What the queue has to know of a function: its settings of this moment. */
+export interface QueuedFunction {
+  functionId: string;
+  namespace: string;
+  name: string;
+  retry: RetryPolicy | undefined;
+  queue: { concurrency?: number; waiting?: number } | undefined;
+  instancesMax: number;
+  /** Of the version that answers calls; 1 until there is one. */
+  concurrency: number;
+}
+
+export interface CallsOptions {
+  queue: Pick<Queue, 'submit'>;
+  payloads: Payloads;
+  invoke: Invoke;
+  /** Throws FUNCTION_NOT_FOUND, VERSION_NOT_FOUND or VERSION_NOT_READY. */
+  versionOf(functionId: string, head: CallHead): Promise<Version>;
+  functionOf(functionId: string): QueuedFunction | undefined;
+  /** A failure without the values of secrets. */
+  hide(functionId: string, failure: RecordFailure): RecordFailure;
+  /** What follows an end, to be accepted with it. */
+  following(end: CallEnd): Promise<NewJob[]>;
+  resultBytesMax: number;
+  clock: Clock;
+  random(): number;
+}
+
+export interface CallEnd {
+  job: LeasedJob;
+  head: CallHead;
+  result: ResultHead;
+  body: Uint8Array;
+  state: 'succeeded' | 'failed' | 'dead' | 'cancelled';
+}
+
+export interface CallTold {
+  about: CallAbout | undefined;
+  attempts: Attempt[];
+  result: ResultHead | undefined;
+}
+
+export interface Submission {
+  function: QueuedFunction;
+  head: CallHead;
+  body: Uint8Array;
+  /** Milliseconds since the epoch. */
+  dueMs?: number;
+  priority?: number;
+  idempotencyKey?: string;
+  parent?: string;
+}
+
+export class Calls {
+  readonly #options: CallsOptions;
+
+  constructor(options: CallsOptions) {
+    this.#options = options;
+  }
+
+  /** The id of the invocation that was accepted, now or under the same key before. */
+  async submit(submission: Submission): Promise<{ id: string; isFirst: boolean }> {
+    const { queue, payloads } = this.#options;
+    const { function: called } = submission;
+    const job = await this.#newJob(submission);
+    let [outcome] = await queue.submit([job]).catch(async error => {
+      await payloads.remove([job.inputBlob]);
+      throw error;
+    });
+    if (outcome === 'accepted') return { id: job.id, isFirst: true };
+    await payloads.remove([job.inputBlob]);
+    outcome ??= 'full';
+    if (typeof outcome === 'object') return { id: outcome.first, isFirst: false };
+    if (outcome === 'conflict') {
+      const detail = 'another call was accepted under this Idempotency-Key';
+      throw new GatewayError('IDEMPOTENCY_CONFLICT', detail);
+    }
+    const detail = `${job.lane.waitingMax} jobs of ${called.name} wait already`;
+    throw new GatewayError('QUEUE_FULL', detail, { retryAfterMs: 1000 });
+  }
+
+  async #newJob(submission: Submission): Promise<NewJob> {
+    const { payloads, clock } = this.#options;
+    const { function: called, head, body, idempotencyKey, parent } = submission;
+    const nowMs = clock.now();
+    return {
+      ...{ id: newId('inv', nowMs), kind: 'call', priority: jobLimits.priorityDefault },
+      ...{ namespace: called.namespace, functionId: called.functionId, lane: laneOf(called) },
+      ...{ acceptedMs: nowMs, dueMs: submission.dueMs ?? nowMs },
+      ...(submission.priority !== undefined && { priority: submission.priority }),
+      ...(parent !== undefined && { parent }),
+      ...asInput(await payloads.keep(head, body)),
+      ...(idempotencyKey !== undefined && {
+        idempotency: {
+          key: digestOf(called.namespace, called.functionId, head.caller, idempotencyKey),
+          digest: digestOf(String(head.version ?? ''), head.method, head.target, body),
+          untilMs: nowMs + callLimits.idempotencyMs,
+        },
+      }),
+    };
+  }
+
+  /** See `Run`. */
+  readonly run = async (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
+    const { payloads, clock } = this.#options;
+    const startedMs = clock.now();
+    const beganMs = clock.monotonicMs();
+    let input: { head: CallHead; body: Uint8Array } | undefined;
+    let version: Version | undefined;
+    let attempt: { instance: string | undefined } | undefined;
+    let tried: CallTry;
+    try {
+      input = await payloads.open<CallHead>({ sealed: job.sealedInput, blob: job.inputBlob });
+      if (input === undefined) throw new GatewayError('INTERNAL', 'the input of the job is gone');
+      if (job.lost >= lostMax) throw lost(job);
+      version = await this.#options.versionOf(job.functionId, input.head);
+      const call = callOf(job, version, input, job.attempts + job.lost + 1);
+      attempt = call;
+      tried = await tryCall(call, signal, this.#options);
+    } catch (error) {
+      tried = refused(error);
+    }
+    const told: Omit<Attempt, 'number' | 'status' | 'failure'> = {
+      startedMs,
+      tookMs: Math.round(1000 * (clock.monotonicMs() - beganMs)) / 1000,
+      ...(version !== undefined && { version: version.number }),
+      ...(attempt?.instance !== undefined && { instance: attempt.instance }),
+    };
+    return this.#ending(job, input, tried, told);
+  };
+
+  async #ending(
+    job: LeasedJob,
+    input: { head: CallHead } | undefined,
+    tried: CallTry,
+    facts: Omit<Attempt, 'number' | 'status' | 'failure'>,
+  ): Promise<Ending> {
+    const { payloads, clock, hide, functionOf, random, following } = this.#options;
+    const policy = functionOf(job.functionId)?.retry ?? noRetry;
+    const isLost = job.lost >= lostMax;
+    const next = isLost
+      ? ({ kind: 'end', state: 'dead', isCounted: false } as const)
+      : nextOf(job, policy, tried, { nowMs: clock.now(), random: random() });
+    const failure = tried.failure && hide(job.functionId, tried.failure);
+    const before = this.#storyOf(job);
+    const story = told(before, {
+      ...{ number: before.attempts.length + 1, ...facts, status: tried.last.status },
+      ...(failure !== undefined && { failure }),
+      ...(!next.isCounted && { isGivenBack: true }),
+    });
+    const sealedStory = payloads.seal(JSON.stringify(story));
+    const { isCounted } = next;
+    if (next.kind === 'retry') {
+      const outcome = { kind: 'retry' as const, dueMs: next.dueMs };
+      const blobs = { afterwards: [], ifLost: [] };
+      return { outcome, isCounted, sealedStory, next: [], blobs };
+    }
+    const { status } = tried.last;
+    const { version } = facts;
+    const result: ResultHead = {
+      about: input && aboutOf(input.head),
+      ...{ status, headers: tried.headers, durationMs: facts.tookMs },
+      ...(version !== undefined && { version }),
+      ...(failure !== undefined && { failure }),
+    };
+    const kept = await payloads.keep(result, tried.body);
+    const { state } = next;
+    const keepsInput = state === 'dead' || state === 'failed';
+    const successors =
+      input === undefined
+        ? []
+        : await following({ job, head: input.head, result, body: tried.body, state });
+    const resultBlob = 'blob' in kept ? kept.blob : undefined;
+    return {
+      outcome: {
+        ...{ kind: 'end', state, status, keepsInput },
+        ...('blob' in kept ? { resultBlob: kept.blob } : { sealedResult: kept.sealed }),
+      },
+      ...{ isCounted, sealedStory, next: successors },
+      blobs: {
+        afterwards: keepsInput ? [] : [job.inputBlob],
+        ifLost: [resultBlob, ...successors.map(({ inputBlob }) => inputBlob)],
+      },
+    };
+  }
+
+  #storyOf({ sealedStory }: { sealedStory?: Uint8Array }): Story {
+    if (sealedStory === undefined) return emptyStory;
+    return JSON.parse(this.#options.payloads.openText(sealedStory)) as Story;
+  }
+
+  /** What a job is about, for people: of its input, or of its result. */
+  async tell(job: StoredJob): Promise<CallTold> {
+    const { payloads } = this.#options;
+    const result = await this.resultOf(job);
+    let about = result?.head.about;
+    if (about === undefined) {
+      const { sealedInput: sealed, inputBlob: blob } = job;
+      const input = await payloads.open<CallHead>({ sealed, blob });
+      about = input && aboutOf(input.head);
+    }
+    return { about, attempts: this.#storyOf(job).attempts, result: result?.head };
+  }
+
+  /** Accepts what has ended once more: a new invocation that names the old one. Undefined when its input is gone. */
+  async redrive(
+    job: StoredJob,
+    called: QueuedFunction,
+    version?: number,
+  ): Promise<{ id: string } | undefined> {
+    const { payloads } = this.#options;
+    const { sealedInput: sealed, inputBlob: blob, priority, id: parent } = job;
+    const input = await payloads.open<CallHead>({ sealed, blob });
+    if (input === undefined) return undefined;
+    const { version: _, ...head } = input.head;
+    return this.submit({
+      ...{ function: called, body: input.body, priority, parent },
+      head: version === undefined ? head : { ...head, version },
+    });
+  }
+
+  resultOf(job: StoredJob): Promise<{ head: ResultHead; body: Uint8Array } | undefined> {
+    const { sealedResult: sealed, resultBlob: blob } = job;
+    return this.#options.payloads.open<ResultHead>({ sealed, blob });
+  }
+}
+
+function aboutOf({ name, method, target, caller, label }: CallHead): CallAbout {
+  return { name, method, target, caller, ...(label !== undefined && { label }) };
+}
+
+/** Where its jobs wait: as many run as its instances have places for, unless it says otherwise. */
+export function laneOf({ functionId, queue, instancesMax, concurrency }: QueuedFunction): Lane {
+  return {
+    id: functionId,
+    runningMax: queue?.concurrency ?? instancesMax * concurrency,
+    waitingMax: queue?.waiting ?? definitionDefaults.waitingJobs,
+  };
+}
+
+export function asInput(kept: Kept): Pick<NewJob, 'sealedInput' | 'inputBlob'> {
+  return 'blob' in kept ? { inputBlob: kept.blob } : { sealedInput: kept.sealed };
+}
+
+function lost(job: LeasedJob): GatewayError {
+  const detail = `${job.lost} gateways were gone before their try of it had ended`;
+  return new GatewayError('JOB_LOST', detail);
+}
+
+function digestOf(...parts: Array<string | Uint8Array>): string {
+  const hash = createHash('sha256');
+  for (const part of parts) {
+    // Each with its length: two different lists never make one text.
+    hash.update(`${part.length}:`);
+    hash.update(part);
+  }
+  return hash.digest('hex');
+}

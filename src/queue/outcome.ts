@@ -1,0 +1,35 @@
+/** What a try makes of a job: the settlement, but for its bytes. Pure. */
+import { judge, type RetryPolicy, type Try } from '../domain/retry.ts';
+import type { EndState } from '../store/jobs.ts';
+
+export interface Tried {
+  last: Try;
+  givenBackMs?: number;
+}
+
+export type Next =
+  | { kind: 'end'; state: EndState; isCounted: boolean }
+  | { kind: 'retry'; dueMs: number; isCounted: boolean };
+
+/** After so many tries whose gateway was gone before they ended, a job is not tried again: it may be what ends gateways. */
+export const lostMax = 3;
+/** For so long a job is given back and given out again without a try that counts. */
+export const givenBackMsMax = 86_400_000;
+
+export function nextOf(
+  job: { attempts: number; acceptedMs: number },
+  policy: RetryPolicy,
+  { last, givenBackMs }: Tried,
+  { nowMs, random }: { nowMs: number; random: number },
+): Next {
+  if (givenBackMs !== undefined) {
+    const ageMsMax = policy.maxAgeMs ?? givenBackMsMax;
+    if (nowMs + givenBackMs <= job.acceptedMs + ageMsMax)
+      return { kind: 'retry', dueMs: nowMs + givenBackMs, isCounted: false };
+    return { kind: 'end', state: 'dead', isCounted: false };
+  }
+  const { acceptedMs } = job;
+  const verdict = judge(policy, last, { number: job.attempts + 1, acceptedMs, nowMs, random });
+  if ('end' in verdict) return { kind: 'end', state: verdict.end, isCounted: true };
+  return { kind: 'retry', dueMs: verdict.retryAtMs, isCounted: true };
+}

@@ -1,0 +1,323 @@
+/**
+ * Work that was accepted and runs when there is room: accepted in one sync of the disk, leased, run through the waist,
+ * settled. Everything that may be lost is in the store; what is here can be forgotten at any time, and a gateway that is
+ * started again goes on with what the store has.
+ *
+ *   submit ─► store ◄─ claim ─ run ─ settle        one loop: woken by what arrives, ends, or is due
+ *                  ◄─ extend                        leases of what runs, while it runs
+ *                  ◄─ sweep                         what ended long ago
+ */
+import type { Clock, Timer } from '../clock.ts';
+import { GatewayError } from '../errors.ts';
+import { CallSignal } from '../invoke/invoke.ts';
+import type { Log } from '../log.ts';
+import type {
+  EndState,
+  Enqueued,
+  JobQuery,
+  JobStore,
+  LeasedJob,
+  NewJob,
+  Settlement,
+  StoredJob,
+} from '../store/jobs.ts';
+import { Waiters } from './waiters.ts';
+
+export const queueLimits = {
+  /** Jobs that run at once in one gateway. */
+  runningJobsMax: 1000,
+  /** Jobs that are leased in one transaction. */
+  claimedJobsMax: 256,
+  /** A lease ends so long after its gateway was seen last. */
+  leaseMs: 30_000,
+  /** Of one transaction that removes what is old. */
+  sweptJobsMax: 500,
+} as const;
+
+/** After a store that could not do what it was asked for. */
+const retryMs = 1000;
+const sweepMs = 60_000;
+/** Smaller ones are the daily work of whoever keeps the clock right. */
+const jumpMsMin = 1000;
+
+/** Runs jobs of one kind. Never throws; what it resolves with is settled. */
+export type Run = (job: LeasedJob, signal: CallSignal) => Promise<Ending>;
+
+export type Ending = Pick<Settlement, 'outcome' | 'isCounted' | 'sealedStory' | 'next'> & {
+  /** Nobody needs them once it is settled, or when it cannot be. */
+  blobs: { afterwards: Array<string | undefined>; ifLost: Array<string | undefined> };
+};
+
+export interface QueueOptions {
+  jobs: JobStore;
+  run: Run;
+  removeBlobs(blobs: Iterable<string | undefined>): Promise<void>;
+  clock: Clock;
+  log: Log;
+  keptMs: { ended: number; dead: number };
+  runningJobsMax?: number;
+}
+
+interface Running {
+  job: LeasedJob;
+  signal: CallSignal;
+  isCancelled: boolean;
+}
+
+export class Queue {
+  readonly #options: QueueOptions;
+  readonly #running = new Map<string, Running>();
+  readonly #waiters = new Waiters();
+  #isClaiming = false;
+  /** Something has come up while it was claiming. */
+  #isAskedAgain = false;
+  #wake: Timer | undefined;
+  #wakeAtMs = Number.POSITIVE_INFINITY;
+  /** Of the wall's clock to the one that never jumps. */
+  #offsetMs: number | undefined;
+  #heartbeat: Timer | undefined;
+  #sweeping: Timer | undefined;
+  #stopped: Promise<void> | undefined;
+  #onIdle: (() => void) | undefined;
+
+  constructor(options: QueueOptions) {
+    this.#options = options;
+  }
+
+  /** Takes back what another gateway left on this store, and begins. `recover`: there can be no other gateway. */
+  async start(): Promise<void> {
+    const { jobs, clock, log } = this.#options;
+    const taken = await jobs.recover(clock.now());
+    if (taken > 0) log.info('jobs of an earlier gateway are tried again', { jobs: taken });
+    this.#sweep();
+    this.#pump();
+  }
+
+  /** Once this resolves, those that were accepted survive a power cut. In order. */
+  async submit(jobs: NewJob[]): Promise<Enqueued[]> {
+    if (this.#stopped !== undefined)
+      throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 });
+    const accepted = this.#options.jobs.enqueue(jobs, this.#options.clock.now());
+    // Behind it, and often in the same transaction.
+    this.#pump();
+    return accepted;
+  }
+
+  find(id: string): Promise<StoredJob | undefined> {
+    return this.#options.jobs.find(id);
+  }
+
+  list(query: JobQuery): Promise<StoredJob[]> {
+    return this.#options.jobs.list(query);
+  }
+
+  /** The job once it has ended, or as it is when the time is over. */
+  async waitFor(id: string, ms: number): Promise<StoredJob | undefined> {
+    // Before it is looked at: it may end meanwhile.
+    const ended = this.#waiters.next(id, this.#options.clock, ms);
+    const job = await this.find(id);
+    const isLive = job?.state === 'queued' || job?.state === 'running';
+    if (!isLive || ms === 0) {
+      ended.cancel();
+      return job;
+    }
+    await ended.promise;
+    return this.find(id);
+  }
+
+  /** `cancelled`: it has not begun, and will not; `running`: it is told, and will end in a moment. */
+  async cancel(id: string): Promise<'cancelled' | 'running' | 'ended' | 'missing'> {
+    const { jobs, clock } = this.#options;
+    const outcome = await jobs.cancel(id, { nowMs: clock.now() });
+    if (outcome === 'cancelled') {
+      this.#waiters.done(id);
+      this.#pump();
+    }
+    if (outcome !== 'running') return outcome;
+    const running = this.#running.get(id);
+    if (running !== undefined) {
+      running.isCancelled = true;
+      running.signal.abort(new GatewayError('CALL_CANCELLED', 'the invocation was cancelled'));
+    }
+    return 'running';
+  }
+
+  get running(): number {
+    return this.#running.size;
+  }
+
+  /** Begins nothing new; what runs has `graceMs` to end, and is given back then. Idempotent. */
+  stop(graceMs: number): Promise<void> {
+    this.#stopped ??= this.#stop(graceMs);
+    return this.#stopped;
+  }
+
+  async #stop(graceMs: number): Promise<void> {
+    this.#wake?.cancel();
+    this.#sweeping?.cancel();
+    this.#waiters.close();
+    if (this.#running.size > 0) {
+      const cut = this.#options.clock.after(graceMs, () => {
+        const reason = new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
+        for (const { signal } of this.#running.values()) signal.abort(reason);
+      });
+      await new Promise<void>(resolve => {
+        this.#onIdle = resolve;
+      });
+      cut.cancel();
+    }
+    this.#heartbeat?.cancel();
+  }
+
+  /** Leases what there is room for, now or as soon as the claim that is on its way has answered. */
+  readonly #pump = (): void => {
+    if (this.#isClaiming) {
+      this.#isAskedAgain = true;
+      return;
+    }
+    this.#isClaiming = true;
+    void this.#claimAll()
+      .catch(error => {
+        this.#options.log.error('jobs could not be claimed; tried again in a moment', { error });
+        this.#wakeAt(this.#options.clock.now() + retryMs);
+      })
+      .finally(() => {
+        this.#isClaiming = false;
+        if (this.#isAskedAgain) this.#pump();
+      });
+  };
+
+  async #claimAll(): Promise<void> {
+    const { jobs, clock, runningJobsMax = queueLimits.runningJobsMax } = this.#options;
+    const { claimedJobsMax, leaseMs } = queueLimits;
+    do {
+      this.#isAskedAgain = false;
+      const limit = Math.min(claimedJobsMax, runningJobsMax - this.#running.size);
+      if (limit <= 0 || this.#stopped !== undefined) return;
+      await this.#keepOverJump();
+      const claimed = await jobs.claim({ limit, nowMs: clock.now(), leaseMs });
+      for (const job of claimed.jobs) void this.#run(job);
+      if (claimed.jobs.length === limit) this.#isAskedAgain = true;
+      if (claimed.nextMs !== undefined) this.#wakeAt(claimed.nextMs);
+    } while (this.#isAskedAgain);
+  }
+
+  /**
+   * Leases are in the time of the wall. Where that has jumped, what runs here would look as if nobody ran it: its leases are
+   * renewed before anything is claimed.
+   */
+  async #keepOverJump(): Promise<void> {
+    const { clock, log } = this.#options;
+    const offsetMs = clock.now() - clock.monotonicMs();
+    const jumpMs = offsetMs - (this.#offsetMs ?? offsetMs);
+    this.#offsetMs = offsetMs;
+    if (jumpMs < jumpMsMin || this.#running.size === 0) return;
+    log.warn('the clock has jumped', { ms: Math.round(jumpMs) });
+    await this.#renew();
+  }
+
+  #wakeAt(ms: number): void {
+    if (ms >= this.#wakeAtMs || this.#stopped !== undefined) return;
+    this.#wake?.cancel();
+    this.#wakeAtMs = ms;
+    this.#wake = this.#options.clock.after(
+      Math.max(0, ms - this.#options.clock.now()),
+      () => {
+        this.#wakeAtMs = Number.POSITIVE_INFINITY;
+        this.#pump();
+      },
+      { unref: true },
+    );
+  }
+
+  async #run(job: LeasedJob): Promise<void> {
+    const running = { job, signal: new CallSignal(), isCancelled: false };
+    this.#running.set(job.id, running);
+    this.#heartbeat ??= this.#options.clock.after(queueLimits.leaseMs / 3, this.#extend, {
+      unref: true,
+    });
+    // What was leased while the gateway began to stop.
+    if (this.#stopped !== undefined)
+      running.signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
+    const ending = await this.#options.run(job, running.signal);
+    const { outcome } = ending;
+    const isCut = running.isCancelled && !(outcome.kind === 'end' && outcome.state === 'succeeded');
+    await this.#settle(job, isCut ? asCancelled(ending) : ending);
+    // Not another try of it, that began when this one's lease had run out.
+    if (this.#running.get(job.id) === running) this.#running.delete(job.id);
+    if (this.#stopped === undefined) this.#pump();
+    if (this.#running.size === 0) this.#onIdle?.();
+  }
+
+  /** Until the store has it, or somebody else has the job: what has been done is not forgotten for a full disk. */
+  async #settle(job: LeasedJob, ending: Ending): Promise<void> {
+    const { jobs, clock, log, removeBlobs } = this.#options;
+    const { blobs, ...settlement } = ending;
+    const { id, lease } = job;
+    while (true) {
+      try {
+        const [outcome] = await jobs.settle([{ id, lease, nowMs: clock.now(), ...settlement }]);
+        if (outcome === 'lost') log.warn('a job had been given to somebody else', { job: id });
+        if (ending.outcome.kind === 'end') this.#waiters.done(id);
+        await removeBlobs(outcome === 'settled' ? blobs.afterwards : blobs.ifLost);
+        return;
+      } catch (error) {
+        log.error('the end of a job could not be stored; tried again in a moment', {
+          ...{ job: id, error },
+        });
+        // It has to end some time: the lease runs out, and the job is tried again.
+        if (this.#stopped !== undefined || !this.#running.has(id)) return;
+        await new Promise<void>(resolve => clock.after(retryMs, resolve));
+      }
+    }
+  }
+
+  /** While they run, for the leases to last. */
+  readonly #extend = (): void => {
+    const { clock, log } = this.#options;
+    this.#heartbeat = undefined;
+    if (this.#running.size === 0) return;
+    this.#heartbeat = clock.after(queueLimits.leaseMs / 3, this.#extend, { unref: true });
+    void this.#renew().catch(error =>
+      log.error('leases could not be extended; tried again in a moment', { error }),
+    );
+  };
+
+  /** Whoever has lost one stops: somebody else does the same. */
+  async #renew(): Promise<void> {
+    const { jobs, clock } = this.#options;
+    const all = [...this.#running.values()];
+    const leases = all.map(({ job: { id, lease } }) => ({ id, lease }));
+    const held = await jobs.extend(leases, clock.now() + queueLimits.leaseMs);
+    for (const [i, { signal }] of all.entries())
+      if (!held[i])
+        signal.abort(new GatewayError('CALL_CANCELLED', 'the lease of this job has run out'));
+  }
+
+  #sweep(): void {
+    const { clock, log } = this.#options;
+    this.#sweeping = clock.after(sweepMs, () => this.#sweep(), { unref: true });
+    void this.#sweepAll().catch(error => log.error('old jobs could not be removed', { error }));
+  }
+
+  async #sweepAll(): Promise<void> {
+    const { jobs, clock, keptMs, removeBlobs } = this.#options;
+    const { sweptJobsMax: limit } = queueLimits;
+    while (this.#stopped === undefined) {
+      const nowMs = clock.now();
+      const ages = { endedBeforeMs: nowMs - keptMs.ended, deadBeforeMs: nowMs - keptMs.dead };
+      const { removed, blobs } = await jobs.sweep({ nowMs, ...ages, limit });
+      await removeBlobs(blobs);
+      if (removed < limit) return;
+    }
+  }
+}
+
+function asCancelled(ending: Ending): Ending {
+  const state: EndState = 'cancelled';
+  const outcome = { kind: 'end' as const, state, keepsInput: true };
+  // Its input stays; what came of it, and would have followed, does not.
+  const { ifLost } = ending.blobs;
+  const blobs = { afterwards: ifLost, ifLost };
+  return { ...ending, isCounted: false, outcome, next: [], blobs };
+}

@@ -1,0 +1,260 @@
+/** Jobs in memory: the executable specification of the facet. Lists that are searched from end to end. */
+import { assertEnqueue, assertSettle, idRule } from './job-rules.ts';
+import type { EndState, JobStore, Lane, LeasedJob, NewJob, Settlement, StoredJob } from './jobs.ts';
+
+interface Live {
+  job: NewJob;
+  state: 'waiting' | 'running';
+  dueMs: number;
+  lease: number;
+  leaseUntilMs: number;
+  attempts: number;
+  lost: number;
+  sealedStory?: Uint8Array;
+}
+
+export function createMemoryJobs(): JobStore {
+  return new MemoryJobs();
+}
+
+class MemoryJobs implements JobStore {
+  /** In the order of acceptance. */
+  readonly #live: Live[] = [];
+  readonly #ended = new Map<string, StoredJob>();
+  readonly #lanes = new Map<string, Lane & { servedAt: number }>();
+  readonly #keys = new Map<string, { id: string; digest: string; untilMs: number }>();
+  #served = 0;
+
+  async enqueue(jobs: NewJob[], nowMs: number) {
+    for (const job of jobs) assertEnqueue(job);
+    return jobs.map(job => this.#enqueue(job, nowMs));
+  }
+
+  #enqueue(job: NewJob, nowMs: number) {
+    const { idempotency, lane } = job;
+    const known = idempotency && this.#keys.get(idempotency.key);
+    if (known !== undefined && known.untilMs > nowMs)
+      return known.digest === idempotency!.digest ? { first: known.id } : ('conflict' as const);
+    if (this.#waiting(lane.id) >= lane.waitingMax) return 'full';
+    if (this.#find(job.id) !== undefined || this.#ended.has(job.id)) throw new Error(idRule);
+    this.#lanes.set(lane.id, { ...lane, servedAt: this.#lanes.get(lane.id)?.servedAt ?? 0 });
+    if (idempotency !== undefined) this.#keys.set(idempotency.key, { id: job.id, ...idempotency });
+    this.#live.push({
+      job: copy(job),
+      ...{ state: 'waiting', dueMs: job.dueMs, lease: 0, leaseUntilMs: 0, attempts: 0, lost: 0 },
+    });
+    return 'accepted';
+  }
+
+  async claim({ limit, nowMs, leaseMs }: { limit: number; nowMs: number; leaseMs: number }) {
+    for (const live of this.#live)
+      if (live.state === 'running' && live.leaseUntilMs <= nowMs) this.#giveBack(live, nowMs);
+    const jobs: LeasedJob[] = [];
+    while (jobs.length < limit) {
+      const next = this.#next(nowMs);
+      if (next === undefined) break;
+      next.state = 'running';
+      next.lease++;
+      next.leaseUntilMs = nowMs + leaseMs;
+      this.#lanes.get(next.job.lane.id)!.servedAt = ++this.#served;
+      jobs.push(leasedOf(next));
+    }
+    const times = this.#live
+      .filter(live => live.state === 'running' || (live.dueMs > nowMs && !this.#isBlocked(live)))
+      .map(live => (live.state === 'running' ? live.leaseUntilMs : live.dueMs));
+    return { jobs, ...(times.length > 0 && { nextMs: Math.min(...times) }) };
+  }
+
+  /** The first of the lane that was served longest ago. */
+  #next(nowMs: number): Live | undefined {
+    const ready = this.#live.filter(
+      live => live.state === 'waiting' && live.dueMs <= nowMs && !this.#isBlocked(live),
+    );
+    const lanes = [...this.#lanes.values()]
+      .filter(lane => this.#running(lane.id) < lane.runningMax)
+      .filter(lane => ready.some(({ job }) => job.lane.id === lane.id))
+      .sort((a, b) => a.servedAt - b.servedAt || (a.id < b.id ? -1 : 1));
+    return ready
+      .filter(({ job }) => job.lane.id === lanes[0]?.id)
+      .sort((a, b) => b.job.priority - a.job.priority)[0];
+  }
+
+  #isBlocked({ job }: Live): boolean {
+    if (job.orderKey === undefined) return false;
+    const first = this.#live.find(
+      other => other.job.lane.id === job.lane.id && other.job.orderKey === job.orderKey,
+    );
+    return first!.job !== job;
+  }
+
+  #giveBack(live: Live, nowMs: number): void {
+    live.state = 'waiting';
+    live.lost++;
+    live.dueMs = Math.min(live.dueMs, nowMs);
+  }
+
+  async extend(leases: ReadonlyArray<{ id: string; lease: number }>, untilMs: number) {
+    return leases.map(({ id, lease }) => {
+      const live = this.#held(id, lease);
+      if (live !== undefined) live.leaseUntilMs = untilMs;
+      return live !== undefined;
+    });
+  }
+
+  async settle(settlements: Settlement[]) {
+    for (const settlement of settlements) assertSettle(settlement);
+    return settlements.map(settlement => this.#settle(settlement));
+  }
+
+  #settle(settlement: Settlement): 'settled' | 'lost' {
+    const { id, lease, nowMs, outcome, isCounted, sealedStory, next } = settlement;
+    const live = this.#held(id, lease);
+    if (live === undefined) return 'lost';
+    live.sealedStory = Uint8Array.from(sealedStory);
+    if (isCounted) live.attempts++;
+    if (outcome.kind === 'retry') {
+      live.state = 'waiting';
+      live.dueMs = outcome.dueMs;
+    } else {
+      const { state, keepsInput, kind: _, ...result } = outcome;
+      this.#end(live, { state, nowMs, keepsInput, result });
+    }
+    // What belongs to an end is never too much.
+    for (const job of next)
+      this.#enqueue({ ...job, lane: { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER } }, nowMs);
+    return 'settled';
+  }
+
+  #end(
+    live: Live,
+    end: { state: EndState; nowMs: number; keepsInput: boolean; result?: Partial<StoredJob> },
+  ): void {
+    this.#live.splice(this.#live.indexOf(live), 1);
+    const { dueMs: _, ...stored } = storedOf(live);
+    if (!end.keepsInput) {
+      delete stored.sealedInput;
+      delete stored.inputBlob;
+    }
+    this.#ended.set(live.job.id, {
+      ...stored,
+      ...{ state: end.state, endedMs: end.nowMs },
+      ...end.result,
+    });
+  }
+
+  async cancel(id: string, { nowMs, sealedStory }: { nowMs: number; sealedStory?: Uint8Array }) {
+    const live = this.#find(id);
+    if (live === undefined) return this.#ended.has(id) ? 'ended' : 'missing';
+    if (live.state === 'running') return 'running';
+    if (sealedStory !== undefined) live.sealedStory = Uint8Array.from(sealedStory);
+    this.#end(live, { state: 'cancelled', nowMs, keepsInput: true });
+    return 'cancelled';
+  }
+
+  async recover(nowMs: number) {
+    const running = this.#live.filter(({ state }) => state === 'running');
+    for (const live of running) this.#giveBack(live, nowMs);
+    return running.length;
+  }
+
+  async find(id: string) {
+    const live = this.#find(id);
+    return live === undefined ? this.#ended.get(id) : storedOf(live);
+  }
+
+  async list({
+    namespace,
+    functionId,
+    kind,
+    state,
+    after,
+    limit,
+  }: Parameters<JobStore['list']>[0]) {
+    return [...this.#live.map(storedOf), ...this.#ended.values()]
+      .filter(
+        job =>
+          job.namespace === namespace &&
+          (functionId === undefined || job.functionId === functionId) &&
+          (kind === undefined || job.kind === kind) &&
+          (state === undefined || job.state === state) &&
+          (after === undefined || job.id < after),
+      )
+      .sort((a, b) => (a.id < b.id ? 1 : -1))
+      .slice(0, limit)
+      .map(({ sealedInput: _, sealedResult: __, sealedStory: ___, ...job }) => job);
+  }
+
+  async counts() {
+    return [...this.#lanes.keys()]
+      .map(lane => ({ lane, waiting: this.#waiting(lane), running: this.#running(lane) }))
+      .filter(({ waiting, running }) => waiting + running > 0)
+      .sort((a, b) => (a.lane < b.lane ? -1 : 1));
+  }
+
+  async sweep(options: Parameters<JobStore['sweep']>[0]) {
+    const { nowMs, endedBeforeMs, deadBeforeMs, limit } = options;
+    for (const [key, { untilMs }] of this.#keys) if (untilMs <= nowMs) this.#keys.delete(key);
+    const old = [...this.#ended.values()]
+      .filter(({ state, endedMs }) => endedMs! < (state === 'dead' ? deadBeforeMs : endedBeforeMs))
+      .sort((a, b) => a.endedMs! - b.endedMs! || (a.id < b.id ? -1 : 1))
+      .slice(0, limit);
+    for (const { id } of old) this.#ended.delete(id);
+    return { removed: old.length, blobs: old.flatMap(blobsOf) };
+  }
+
+  async blobs() {
+    return new Set([...this.#live.map(storedOf), ...this.#ended.values()].flatMap(blobsOf));
+  }
+
+  #find(id: string): Live | undefined {
+    return this.#live.find(({ job }) => job.id === id);
+  }
+
+  #held(id: string, lease: number): Live | undefined {
+    const live = this.#find(id);
+    return live?.state === 'running' && live.lease === lease ? live : undefined;
+  }
+
+  #waiting(lane: string): number {
+    return this.#live.filter(({ job, state }) => job.lane.id === lane && state === 'waiting')
+      .length;
+  }
+
+  #running(lane: string): number {
+    return this.#live.filter(({ job, state }) => job.lane.id === lane && state === 'running')
+      .length;
+  }
+}
+
+function blobsOf({ inputBlob, resultBlob }: StoredJob): string[] {
+  return [inputBlob, resultBlob].filter(blob => blob !== undefined);
+}
+
+function factsOf({ job, attempts, lost, sealedStory }: Live) {
+  const { lane, dueMs: _, idempotency: __, ...facts } = copy(job);
+  return {
+    ...facts,
+    ...{ lane: lane.id, attempts, lost },
+    ...(sealedStory !== undefined && { sealedStory: Uint8Array.from(sealedStory) }),
+  };
+}
+
+function leasedOf(live: Live): LeasedJob {
+  return { ...factsOf(live), lease: live.lease };
+}
+
+function storedOf(live: Live): StoredJob {
+  return {
+    ...factsOf(live),
+    state: live.state === 'running' ? 'running' : 'queued',
+    ...(live.state === 'waiting' && { dueMs: live.dueMs }),
+  };
+}
+
+function copy(job: NewJob): NewJob {
+  const { sealedInput } = job;
+  return {
+    ...job,
+    ...(sealedInput !== undefined && { sealedInput: Uint8Array.from(sealedInput) }),
+  };
+}

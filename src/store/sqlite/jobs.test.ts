@@ -1,0 +1,274 @@
+/**
+ * Jobs in SQLite. Goal: whatever is done in whatever order, it answers as the memory store does; and what it says of
+ * commits holds. Method: random operations on both; then real files, with the thread killed, and batches in which one fails.
+ */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { after, test } from 'node:test';
+import fc from 'fast-check';
+import { newId } from '../../ids.ts';
+import { buildJob, ending, noon } from '../contract-jobs.ts';
+import type { JobStore, LeasedJob, Settlement } from '../jobs.ts';
+import { createMemoryJobs } from '../memory-jobs.ts';
+import { openDatabase } from './database.ts';
+import { createSqliteJobs, type JobMethods } from './jobs.ts';
+import { openQueue } from './queue.ts';
+import { queueMigrations } from './queue-migrations.ts';
+
+const root = mkdtempSync(path.join(tmpdir(), 'fnway-jobs-'));
+after(() => rmSync(root, { recursive: true }));
+let files = 0;
+const newPath = () => path.join(root, `${files++}.db`);
+
+/** The facet in this thread: each method a transaction. */
+function direct(): { jobs: JobStore; close(): void } {
+  const { connection, close } = openDatabase({ path: newPath(), migrations: queueMigrations });
+  const methods = createSqliteJobs(connection.db);
+  const jobs = Object.fromEntries(
+    (
+      [
+        'enqueue',
+        'claim',
+        'extend',
+        'settle',
+        'cancel',
+        'recover',
+        'find',
+        'list',
+        'counts',
+        'sweep',
+        'blobs',
+      ] as const
+    ).map(name => [
+      name,
+      async (...args: unknown[]) =>
+        connection.write(() =>
+          (methods[name as keyof JobMethods] as (...a: unknown[]) => unknown).apply(methods, args),
+        ),
+    ]),
+  ) as unknown as JobStore;
+  return { jobs, close };
+}
+
+const operation = fc.oneof(
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      do: fc.constant('enqueue' as const),
+      lane: fc.constantFrom('fn_a', 'fn_b', 'fn_c'),
+      priority: fc.integer({ min: 3, max: 5 }),
+      delay: fc.constantFrom(0, 0, 5, 50),
+      orderKey: fc.constantFrom(undefined, 'k', 'k', 'l'),
+      runningMax: fc.integer({ min: 1, max: 3 }),
+      waitingMax: fc.integer({ min: 1, max: 6 }),
+      key: fc.constantFrom(undefined, undefined, 'x', 'y'),
+      digest: fc.constantFrom('d', 'e'),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant('claim' as const),
+      limit: fc.integer({ min: 1, max: 4 }),
+    }),
+  },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      do: fc.constant('settle' as const),
+      which: fc.nat(),
+      isOld: fc.boolean(),
+      how: fc.constantFrom(
+        'succeeded' as const,
+        'failed' as const,
+        'dead' as const,
+        'retry' as const,
+      ),
+      isCounted: fc.boolean(),
+      delay: fc.constantFrom(0, 20),
+      hasNext: fc.boolean(),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('cancel' as const), which: fc.nat() }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('extend' as const), which: fc.nat() }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('recover' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('sweep' as const),
+      limit: fc.integer({ min: 1, max: 3 }),
+    }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constant('wait' as const), ms: fc.constantFrom(1, 10, 40) }),
+  },
+);
+type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
+
+/** Does the same with both, and compares what they say. */
+class Pair {
+  readonly #stores: JobStore[];
+  readonly #ids: string[] = [];
+  readonly #leased: LeasedJob[] = [];
+  #nowMs = noon;
+
+  constructor(stores: JobStore[]) {
+    this.#stores = stores;
+  }
+
+  async #both<T>(ask: (jobs: JobStore) => Promise<T>): Promise<T> {
+    const [expected, answer] = await Promise.all(this.#stores.map(ask));
+    assert.deepEqual(answer, expected);
+    return expected!;
+  }
+
+  async run(step: Operation): Promise<void> {
+    const nowMs = this.#nowMs;
+    const id = newId('inv', nowMs);
+    switch (step.do) {
+      case 'enqueue': {
+        const { lane, priority, delay, orderKey, runningMax, waitingMax, key, digest } = step;
+        this.#ids.push(id);
+        const job = buildJob({
+          ...{ id, functionId: lane, lane: { id: lane, runningMax, waitingMax }, priority },
+          ...{ acceptedMs: nowMs, dueMs: nowMs + delay },
+          ...(orderKey !== undefined && { orderKey }),
+          ...(key !== undefined && { idempotency: { key, digest, untilMs: nowMs + 30 } }),
+        });
+        await this.#both(jobs => jobs.enqueue([job], nowMs));
+        return;
+      }
+      case 'claim': {
+        const { limit } = step;
+        const { jobs: leased } = await this.#both(jobs =>
+          jobs.claim({ limit, nowMs, leaseMs: 25 }),
+        );
+        this.#leased.push(...leased);
+        return;
+      }
+      case 'settle':
+        return this.#settle(step, id);
+      case 'cancel': {
+        const which = this.#ids[step.which % Math.max(1, this.#ids.length)];
+        if (which !== undefined) await this.#both(jobs => jobs.cancel(which, { nowMs }));
+        return;
+      }
+      case 'extend': {
+        const lease = this.#leased[step.which % Math.max(1, this.#leased.length)];
+        if (lease !== undefined) await this.#both(jobs => jobs.extend([lease], nowMs + 60));
+        return;
+      }
+      case 'recover':
+        await this.#both(jobs => jobs.recover(nowMs));
+        return;
+      case 'sweep': {
+        const ages = { endedBeforeMs: nowMs - 20, deadBeforeMs: nowMs - 50 };
+        const swept = await this.#both(
+          async jobs => (await jobs.sweep({ nowMs, ...ages, limit: 1 })).removed,
+        );
+        assert.ok(swept <= 1);
+        return;
+      }
+      case 'wait':
+        this.#nowMs += step.ms;
+    }
+  }
+
+  async #settle(step: Operation & { do: 'settle' }, id: string): Promise<void> {
+    const nowMs = this.#nowMs;
+    const { which, isOld, how, isCounted, delay, hasNext } = step;
+    const lease = isOld
+      ? this.#leased[which % Math.max(1, this.#leased.length)]
+      : this.#leased.at(-1 - (which % 3));
+    if (lease === undefined) return;
+    const next = hasNext ? [buildJob({ id, laneId: 'fn_c', acceptedMs: nowMs, dueMs: nowMs })] : [];
+    if (hasNext) this.#ids.push(id);
+    const changes: Partial<Settlement> = { nowMs, isCounted, next };
+    if (how === 'retry') changes.outcome = { kind: 'retry', dueMs: nowMs + delay };
+    const settlement = ending(lease, how === 'retry' ? 'succeeded' : how, changes);
+    await this.#both(jobs => jobs.settle([settlement]));
+  }
+
+  async compare(): Promise<void> {
+    await this.#both(jobs => jobs.counts());
+    for (const id of this.#ids) await this.#both(jobs => jobs.find(id));
+    await this.#both(jobs => jobs.list({ namespace: 'default', limit: 1000 }));
+  }
+}
+
+test('whatever is done, it answers as the memory store does', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(operation, { minLength: 30, maxLength: 60 }), async steps => {
+      const { jobs, close } = direct();
+      try {
+        const pair = new Pair([createMemoryJobs(), jobs]);
+        for (const step of steps) await pair.run(step);
+        await pair.compare();
+      } finally {
+        close();
+      }
+    }),
+    { numRuns: Number(process.env.FNWAY_TEST_RUNS ?? 60) },
+  );
+});
+
+test('one operation that fails leaves nothing, and those that came with it hold', async () => {
+  const queue = openQueue(newPath());
+  const [good, bad, other] = [buildJob(), buildJob({ priority: 10 }), buildJob()];
+  const outcomes = await Promise.allSettled([
+    queue.jobs.enqueue([good], noon),
+    queue.jobs.enqueue([buildJob({ id: other.id }), bad], noon),
+    queue.jobs.enqueue([other], noon),
+    queue.jobs.enqueue([good], noon),
+  ]);
+  assert.deepEqual(
+    outcomes.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled', 'rejected'],
+  );
+  assert.equal((await queue.jobs.find(good.id))?.state, 'queued');
+  assert.equal((await queue.jobs.list({ namespace: 'default', limit: 9 })).length, 2);
+  await queue.close();
+});
+
+test('what was accepted is there after the thread and the file were closed, and order stays', async () => {
+  const file = newPath();
+  const jobs = Array.from({ length: 50 }, () => buildJob());
+  const first = openQueue(file);
+  // Closed with all of them on their way.
+  const accepted = Promise.all(jobs.map(job => first.jobs.enqueue([job], noon)));
+  await first.close();
+  assert.deepEqual(new Set((await accepted).flat()), new Set(['accepted']));
+  const second = openQueue(file);
+  const { jobs: leased } = await second.jobs.claim({ limit: 100, nowMs: noon, leaseMs: 1000 });
+  assert.deepEqual(
+    leased.map(({ id }) => id),
+    jobs.map(({ id }) => id),
+  );
+  await second.close();
+});
+
+test('without a file there is nothing, no thread, and no file is made', async () => {
+  const file = newPath();
+  const { jobs, close } = openQueue(file);
+  assert.deepEqual(await jobs.claim({ limit: 1, nowMs: noon, leaseMs: 1 }), { jobs: [] });
+  assert.equal(await jobs.find('inv_none'), undefined);
+  assert.equal(await jobs.cancel('inv_none', { nowMs: noon }), 'missing');
+  assert.equal(await jobs.recover(noon), 0);
+  assert.deepEqual(await jobs.counts(), []);
+  assert.deepEqual(await jobs.blobs(), new Set());
+  assert.equal(existsSync(file), false);
+  await close();
+});
+
+test('a file that cannot be used is an error of each method, until it can', async () => {
+  const file = newPath();
+  mkdirSync(file);
+  const { jobs, close } = openQueue(file);
+  await assert.rejects(jobs.enqueue([buildJob()], noon), { code: 'DATA_DIRECTORY_UNUSABLE' });
+  rmSync(file, { recursive: true });
+  assert.deepEqual(await jobs.enqueue([buildJob()], noon), ['accepted']);
+  await close();
+});

@@ -1,0 +1,79 @@
+/**
+ * The schema of the queue's own file, as the list of its changes: see migrations.ts. A file of its own, so that accepting
+ * work waits for nothing else, and a thread of its own can have it.
+ *
+ * What waits and runs is in `jobs`, what has ended in `ended`: a claim looks at rows that are ready, however many wait for
+ * their time or are kept. `lanes` has the counts of each lane, so that a claim looks at no lane without ready jobs.
+ */
+export const queueMigrations: readonly string[] = [
+  // 1: jobs.
+  `
+  CREATE TABLE jobs (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    function_id TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 3),
+    priority INTEGER NOT NULL,
+    accepted_ms INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL,
+    order_key TEXT,
+    parent TEXT,
+    lease INTEGER NOT NULL DEFAULT 0,
+    lease_until_ms INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
+    sealed_input BLOB,
+    input_blob TEXT,
+    sealed_story BLOB
+  ) STRICT;
+  CREATE INDEX jobs_ready ON jobs (lane, priority DESC, seq) WHERE state = 0;
+  CREATE INDEX jobs_due ON jobs (due_ms) WHERE state = 1;
+  CREATE INDEX jobs_leased ON jobs (lease_until_ms) WHERE state = 3;
+  CREATE INDEX jobs_key ON jobs (lane, order_key, seq) WHERE order_key IS NOT NULL;
+
+  CREATE TABLE lanes (
+    id TEXT PRIMARY KEY,
+    running_max INTEGER NOT NULL,
+    ready INTEGER NOT NULL,
+    waiting INTEGER NOT NULL,
+    running INTEGER NOT NULL,
+    served INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX lanes_ready ON lanes (served) WHERE ready > 0;
+
+  CREATE TABLE ended (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    function_id TEXT NOT NULL,
+    lane TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('succeeded', 'failed', 'dead', 'cancelled')),
+    priority INTEGER NOT NULL,
+    accepted_ms INTEGER NOT NULL,
+    ended_ms INTEGER NOT NULL,
+    order_key TEXT,
+    parent TEXT,
+    attempts INTEGER NOT NULL,
+    lost INTEGER NOT NULL,
+    status INTEGER,
+    sealed_input BLOB,
+    input_blob TEXT,
+    sealed_story BLOB,
+    sealed_result BLOB,
+    result_blob TEXT
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX ended_old ON ended (ended_ms) WHERE state <> 'dead';
+  CREATE INDEX ended_dead ON ended (ended_ms) WHERE state = 'dead';
+
+  CREATE TABLE idempotency (
+    key TEXT PRIMARY KEY,
+    id TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    until_ms INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX idempotency_old ON idempotency (until_ms);
+  `,
+];

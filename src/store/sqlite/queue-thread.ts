@@ -1,0 +1,90 @@
+/**
+ * The thread that has the queue's file. What has arrived while it was busy is one transaction and one sync of the disk;
+ * each method in it stands for itself: one that fails leaves nothing, and the others hold. queue.ts is its other end.
+ */
+import { isMainThread, parentPort, workerData } from 'node:worker_threads';
+import { isGatewayError } from '../../errors.ts';
+import { type Database, openDatabase } from './database.ts';
+import { createSqliteJobs, type JobMethods } from './jobs.ts';
+import { queueMigrations } from './queue-migrations.ts';
+
+export interface Operation {
+  method: keyof JobMethods;
+  args: unknown[];
+}
+
+export type ToQueueThread = { kind: 'do'; operations: Operation[] } | { kind: 'close' };
+
+/** An error as another thread can have it. */
+export interface ThreadError {
+  message: string;
+  /** Of a GatewayError. */
+  code?: string;
+  remedy?: string;
+}
+
+export type Result = { value: unknown } | { error: ThreadError };
+export type FromQueueThread = { kind: 'done'; results: Result[] } | { kind: 'closed' };
+
+class QueueThread {
+  readonly #path: string;
+  #open: { database: Database; jobs: JobMethods } | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  receive(message: ToQueueThread): FromQueueThread {
+    if (message.kind === 'close') {
+      this.#open?.database.close();
+      return { kind: 'closed' };
+    }
+    const { operations } = message;
+    try {
+      return { kind: 'done', results: this.#do(operations) };
+    } catch (error) {
+      // The transaction as a whole: nothing of it remains.
+      const failed = { error: asThreadError(error) };
+      return { kind: 'done', results: operations.map(() => failed) };
+    }
+  }
+
+  #do(operations: Operation[]): Result[] {
+    // Also after it could not be opened: the disk may have room again.
+    this.#open ??= open(this.#path);
+    const { database, jobs } = this.#open;
+    const { connection } = database;
+    return connection.write(() => operations.map(operation => this.#one(operation, jobs)));
+  }
+
+  #one({ method, args }: Operation, jobs: JobMethods): Result {
+    const { db } = this.#open!.database.connection;
+    db.exec('SAVEPOINT operation');
+    try {
+      const value = (jobs[method] as (...args: unknown[]) => unknown)(...args);
+      db.exec('RELEASE operation');
+      return { value };
+    } catch (error) {
+      // A full disk has ended the transaction.
+      if (!db.isTransaction) throw error;
+      db.exec('ROLLBACK TO operation; RELEASE operation');
+      return { error: asThreadError(error) };
+    }
+  }
+}
+
+function open(path: string): { database: Database; jobs: JobMethods } {
+  const database = openDatabase({ path, migrations: queueMigrations });
+  return { database, jobs: createSqliteJobs(database.connection.db) };
+}
+
+function asThreadError(error: unknown): ThreadError {
+  const { message } = error as Error;
+  return isGatewayError(error) ? { message, code: error.code, remedy: error.remedy } : { message };
+}
+
+if (!isMainThread && parentPort !== null) {
+  const port = parentPort;
+  const thread = new QueueThread((workerData as { path: string }).path);
+  port.on('message', message => port.postMessage(thread.receive(message as ToQueueThread)));
+}

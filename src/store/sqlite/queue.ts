@@ -1,0 +1,180 @@
+/**
+ * The queue's facets, by way of the thread that has their file. Group commit without a timer: what is asked for while the
+ * thread commits goes to it as one message when it is done, and is one transaction. The thread starts with the first thing
+ * to do: a gateway that never accepted a job has none.
+ */
+import { existsSync } from 'node:fs';
+import { Worker } from 'node:worker_threads';
+import type { ErrorCode } from '../../../client/errors.ts';
+import { assert, GatewayError } from '../../errors.ts';
+import type { JobStore } from '../jobs.ts';
+import { openRule } from '../rules.ts';
+import type { JobMethods } from './jobs.ts';
+import type {
+  FromQueueThread,
+  Operation,
+  Result,
+  ThreadError,
+  ToQueueThread,
+} from './queue-thread.ts';
+
+/** Of one transaction: another waits no longer than this takes. */
+export const transactionOperationsMax = 1000;
+
+interface Waiting {
+  operation: Operation;
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+export interface QueueFile {
+  readonly jobs: JobStore;
+  /** Commits what has been asked for. Idempotent. */
+  close(): Promise<void>;
+}
+
+export function openQueue(path: string): QueueFile {
+  const queue = new ThreadedQueue(path);
+  const method =
+    <K extends keyof JobMethods>(name: K, empty?: Awaited<ReturnType<JobStore[K]>>) =>
+    (...args: Parameters<JobStore[K]>) =>
+      queue.do(name, args, empty) as ReturnType<JobStore[K]>;
+  return {
+    jobs: {
+      enqueue: method('enqueue'),
+      claim: method('claim', { jobs: [] }),
+      extend: method('extend'),
+      settle: method('settle'),
+      cancel: method('cancel', 'missing'),
+      recover: method('recover', 0),
+      find: method('find', undefined),
+      list: method('list', []),
+      counts: method('counts', []),
+      sweep: method('sweep', { removed: 0, blobs: [] }),
+      blobs: method('blobs', new Set()),
+    },
+    close: () => queue.close(),
+  };
+}
+
+class ThreadedQueue {
+  readonly #path: string;
+  #worker: Worker | undefined;
+  #waiting: Waiting[] = [];
+  /** What the thread has. */
+  #sent: Waiting[] = [];
+  #isScheduled = false;
+  #closed: Promise<void> | undefined;
+  #onClosed: (() => void) | undefined;
+
+  constructor(path: string) {
+    this.#path = path;
+  }
+
+  /** `empty`: what it comes to while there is no file; undefined, with three arguments, is an answer too. */
+  do(method: keyof JobMethods, args: unknown[], empty?: unknown): Promise<unknown> {
+    assert(this.#closed === undefined, openRule);
+    const needsFile = method === 'enqueue' || method === 'settle' || method === 'extend';
+    // Nor is one about to be made.
+    const isIdle = this.#worker === undefined && this.#waiting.length === 0;
+    if (!needsFile && isIdle && !existsSync(this.#path)) return Promise.resolve(empty);
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ operation: { method, args }, resolve, reject });
+      if (this.#sent.length > 0 || this.#isScheduled) return;
+      // Behind all that this turn of the loop brings.
+      this.#isScheduled = true;
+      setImmediate(this.#send);
+    });
+  }
+
+  readonly #send = (): void => {
+    this.#isScheduled = false;
+    if (this.#sent.length > 0 || this.#waiting.length === 0) return;
+    this.#sent = this.#waiting.splice(0, transactionOperationsMax);
+    this.#worker ??= this.#start();
+    this.#worker.ref();
+    this.#post({ kind: 'do', operations: this.#sent.map(({ operation }) => operation) });
+  };
+
+  #post(message: ToQueueThread): void {
+    this.#worker!.postMessage(message);
+  }
+
+  #start(): Worker {
+    const worker = new Worker(threadFile, {
+      workerData: { path: this.#path },
+      resourceLimits: { maxYoungGenerationSizeMb: 4 },
+    });
+    worker.on('message', message => this.#receive(message as FromQueueThread));
+    worker.on('error', error => this.#lost(worker, error as Error));
+    worker.on('exit', () => this.#lost(worker, new Error('it ended')));
+    return worker;
+  }
+
+  #receive(message: FromQueueThread): void {
+    if (message.kind === 'closed') return this.#onClosed?.();
+    const sent = this.#sent;
+    this.#sent = [];
+    this.#send();
+    if (this.#sent.length === 0) this.#worker?.unref();
+    for (const [i, waiting] of sent.entries()) finish(waiting, message.results[i]!);
+  }
+
+  /** What it was about to do may have been done: nobody is told that it was. */
+  #lost(worker: Worker, cause: Error): void {
+    if (this.#worker !== worker) return;
+    this.#worker = undefined;
+    const detail = `the thread that writes the queue is gone: ${cause.message}`;
+    const sent = this.#sent;
+    this.#sent = [];
+    for (const { reject } of sent)
+      reject(new GatewayError('DATA_DIRECTORY_UNUSABLE', detail, { cause }));
+    this.#send();
+    this.#onClosed?.();
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#send();
+    const worker = this.#worker;
+    if (worker === undefined) return;
+    while (this.#sent.length > 0)
+      await new Promise<void>(resolve => {
+        const last = this.#sent.at(-1)!;
+        const { resolve: done, reject: fail } = last;
+        last.resolve = value => resolve(done(value));
+        last.reject = error => resolve(fail(error));
+      });
+    worker.ref();
+    await new Promise<void>(resolve => {
+      this.#onClosed = resolve;
+      this.#post({ kind: 'close' });
+    });
+    this.#worker = undefined;
+    await worker.terminate();
+  }
+}
+
+function finish({ resolve, reject }: Waiting, result: Result): void {
+  if ('value' in result) resolve(result.value);
+  else reject(asError(result.error));
+}
+
+function asError({ message, code, remedy }: ThreadError): Error {
+  if (code === undefined) return new Error(message);
+  return new GatewayError(code as ErrorCode, message, remedy === undefined ? {} : { remedy });
+}
+
+/** Beside this file in the sources; in a build this is part of a chunk, and the thread lies beside the programs. */
+const threadFile = new URL(
+  import.meta.url.endsWith('.ts')
+    ? './queue-thread.ts'
+    : import.meta.url.includes('/chunks/')
+      ? '../queue-thread.js'
+      : './queue-thread.js',
+  import.meta.url,
+);
