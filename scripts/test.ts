@@ -1,6 +1,7 @@
 /**
- * Runs the tests: `node scripts/test.ts fast|api|e2e|all [name…]`. `fast` is what `npm run check` runs, under a minute:
- * everything beside the code, tidy and docs. `api` drives whole gateways over HTTP, `e2e` starts them as a user does.
+ * Runs the tests: `node scripts/test.ts fast|api|durability|e2e|all [name…]`. `fast` is what `npm run check` runs, under a minute:
+ * everything beside the code, tidy and docs. `api` drives whole gateways over HTTP, `durability` kills them, `e2e` starts them
+ * as a user does.
  * Names select files that contain them.
  */
 import { spawnSync } from 'node:child_process';
@@ -9,6 +10,7 @@ import { globSync } from 'node:fs';
 const suites: Record<string, string[]> = {
   fast: ['{src,client,sdk,runtimes}/**/*.test.ts', 'test/*.test.ts'],
   api: ['test/api/*.test.ts'],
+  durability: ['test/durability/*.test.ts'],
   e2e: ['test/e2e/*.test.ts'],
 };
 suites.all = Object.values(suites).flat();

@@ -369,7 +369,7 @@ function createQueue(
     jobs: store.jobs,
     run: (job, signal) => (job.kind === 'call' ? calls : callbacks).run(job, signal),
     removeBlobs: blobs => payloads.remove(blobs),
-    ...{ clock, log, keptMs: { ended, dead } },
+    ...{ clock, log, keptMs: { ended, dead }, isAlone: true },
   });
   const calls = new Calls({
     ...{ queue, payloads, invoke, clock, random },

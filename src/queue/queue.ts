@@ -55,6 +55,8 @@ export interface QueueOptions {
   clock: Clock;
   log: Log;
   keptMs: { ended: number; dead: number };
+  /** No other gateway has this store: whoever held a lease before is gone. */
+  isAlone: boolean;
   runningJobsMax?: number;
 }
 
@@ -84,10 +86,10 @@ export class Queue {
     this.#options = options;
   }
 
-  /** Takes back what another gateway left on this store, and begins. `recover`: there can be no other gateway. */
+  /** Begins; takes back at once what an earlier gateway had leased, where there can be no other. */
   async start(): Promise<void> {
-    const { jobs, clock, log } = this.#options;
-    const taken = await jobs.recover(clock.now());
+    const { jobs, clock, log, isAlone } = this.#options;
+    const taken = isAlone ? await jobs.recover(clock.now()) : 0;
     if (taken > 0) log.info('jobs of an earlier gateway are tried again', { jobs: taken });
     this.#sweep();
     this.#pump();
@@ -188,17 +190,20 @@ export class Queue {
   };
 
   async #claimAll(): Promise<void> {
-    const { jobs, clock, runningJobsMax = queueLimits.runningJobsMax } = this.#options;
+    const { jobs, clock, isAlone, runningJobsMax = queueLimits.runningJobsMax } = this.#options;
     const { claimedJobsMax, leaseMs } = queueLimits;
     do {
       this.#isAskedAgain = false;
       const limit = Math.min(claimedJobsMax, runningJobsMax - this.#running.size);
       if (limit <= 0 || this.#stopped !== undefined) return;
       await this.#keepOverJump();
+      const askedMs = clock.monotonicMs();
       const claimed = await jobs.claim({ limit, nowMs: clock.now(), leaseMs });
-      for (const job of claimed.jobs) void this.#run(job);
+      for (const job of await this.#stillHeld(claimed.jobs, askedMs)) void this.#run(job);
       if (claimed.jobs.length === limit) this.#isAskedAgain = true;
       if (claimed.nextMs !== undefined) this.#wakeAt(claimed.nextMs);
+      // What other gateways lease and accept meanwhile is not among what was said.
+      if (!isAlone) this.#wakeAt(clock.now() + leaseMs);
     } while (this.#isAskedAgain);
   }
 
@@ -214,6 +219,20 @@ export class Queue {
     if (jumpMs < jumpMsMin || this.#running.size === 0) return;
     log.warn('the clock has jumped', { ms: Math.round(jumpMs) });
     await this.#renew();
+  }
+
+  /** Where this process stood still for so long that others may have what it was given: what they have not. */
+  async #stillHeld(leased: LeasedJob[], sinceMs: number): Promise<LeasedJob[]> {
+    const { jobs, clock } = this.#options;
+    const { leaseMs } = queueLimits;
+    let held = leased;
+    let askedMs = sinceMs;
+    while (held.length > 0 && clock.monotonicMs() - askedMs > leaseMs / 2) {
+      askedMs = clock.monotonicMs();
+      const isHeld = await jobs.extend(held, clock.now() + leaseMs);
+      held = held.filter((_, i) => isHeld[i]);
+    }
+    return held;
   }
 
   #wakeAt(ms: number): void {

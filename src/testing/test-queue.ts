@@ -23,6 +23,7 @@ export interface QueueFixtureOptions {
   invoke(call: Call, signal: CallSignal): Promise<Reply>;
   retry?: RetryPolicy;
   concurrency?: number;
+  isAlone?: boolean;
   /** The function is gone. */
   isRemoved?: () => boolean;
   following?(end: CallEnd): Promise<NewJob[]>;
@@ -52,6 +53,7 @@ export function buildQueue(options: QueueFixtureOptions): QueueFixture {
     run: (job, signal) => calls.run(job, signal),
     removeBlobs: blobs => payloads.remove(blobs),
     ...{ clock, log: silentLog, keptMs: { ended: 3_600_000, dead: 7_200_000 } },
+    isAlone: options.isAlone ?? true,
   });
   const calls: Calls = new Calls({
     ...{ queue, payloads, invoke, clock, random: () => 0, resultBytesMax: 1000 },
