@@ -58,12 +58,13 @@ export function createSealer(key: Uint8Array): Sealer {
   const keyId = createHash('sha256').update(key).digest().subarray(0, keyIdBytes);
   const header = Buffer.from([formatVersion, ...keyId]);
   const options = { authTagLength: tagBytes };
+  const nonces = new Nonces();
 
   function sealParts(plain: Uint8Array): Uint8Array[] {
     const start = Buffer.allocUnsafe(headerBytes + nonceBytes);
     start.set(header);
+    nonces.take(start, headerBytes);
     const nonce = start.subarray(headerBytes);
-    randomFillSync(nonce);
     const cipher = createCipheriv(algorithm, secretKey, nonce, options);
     cipher.setAAD(header);
     const sealed = cipher.update(plain);
@@ -93,6 +94,21 @@ export function createSealer(key: Uint8Array): Sealer {
   }
 
   return { seal, sealParts, open, openText: sealed => open(sealed).toString('utf8') };
+}
+
+/** Randomness for many nonces at a time: to ask for each costs as much as sealing. */
+class Nonces {
+  readonly #bytes = Buffer.allocUnsafeSlow(nonceBytes * 256);
+  #used = this.#bytes.length;
+
+  take(into: Buffer, at: number): void {
+    if (this.#used === this.#bytes.length) {
+      randomFillSync(this.#bytes);
+      this.#used = 0;
+    }
+    this.#bytes.copy(into, at, this.#used, this.#used + nonceBytes);
+    this.#used += nonceBytes;
+  }
 }
 
 function checkHeader(sealed: Uint8Array, header: Buffer): void {

@@ -109,13 +109,14 @@ export class Callbacks {
       ...(failure !== undefined && { failure }),
       ...(!next.isCounted && { isGivenBack: true }),
     });
+    const sealedStory = payloads.seal(JSON.stringify(story));
     const keepsInput = next.kind === 'end' && next.state !== 'succeeded';
     return {
       outcome:
         next.kind === 'retry'
           ? { kind: 'retry', dueMs: next.dueMs }
           : { kind: 'end', state: next.state, status: tried.last.status, keepsInput },
-      ...{ isCounted: next.isCounted, sealedStory: payloads.seal(JSON.stringify(story)), next: [] },
+      ...{ isCounted: next.isCounted, sealedStory, sealStory: () => sealedStory, next: [] },
       blobs: {
         afterwards: next.kind === 'retry' || keepsInput ? [] : [job.inputBlob],
         ifLost: [],

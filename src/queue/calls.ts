@@ -65,6 +65,10 @@ export interface CallEnd {
   state: 'succeeded' | 'failed' | 'dead' | 'cancelled';
 }
 
+/** Inputs that are kept open: so many, so long. */
+const rememberedInputsMax = 1000;
+const rememberedBytesMax = 4096;
+
 export interface CallTold {
   about: CallAbout | undefined;
   attempts: Attempt[];
@@ -84,6 +88,8 @@ export interface Submission {
 
 export class Calls {
   readonly #options: CallsOptions;
+  /** What was accepted here a moment ago and most likely runs here: it need not be opened again. */
+  readonly #recent = new Map<string, { head: CallHead; body: Uint8Array }>();
 
   constructor(options: CallsOptions) {
     this.#options = options;
@@ -94,11 +100,14 @@ export class Calls {
     const { queue, payloads } = this.#options;
     const { function: called } = submission;
     const job = await this.#newJob(submission);
+    this.#remember(job, submission);
     let [outcome] = await queue.submit([job]).catch(async error => {
+      this.#recent.delete(job.id);
       await payloads.remove([job.inputBlob]);
       throw error;
     });
     if (outcome === 'accepted') return { id: job.id, isFirst: true };
+    this.#recent.delete(job.id);
     await payloads.remove([job.inputBlob]);
     outcome ??= 'full';
     if (typeof outcome === 'object') return { id: outcome.first, isFirst: false };
@@ -108,6 +117,23 @@ export class Calls {
     }
     const detail = `${job.lane.waitingMax} jobs of ${called.name} wait already`;
     throw new GatewayError('QUEUE_FULL', detail, { retryAfterMs: 1000 });
+  }
+
+  #remember({ id, dueMs, acceptedMs }: NewJob, { head, body }: Submission): void {
+    const isSoon = dueMs === acceptedMs && body.length <= rememberedBytesMax;
+    if (!isSoon || this.#recent.size >= rememberedInputsMax) return;
+    // A part of a larger piece of memory would keep all of that.
+    this.#recent.set(id, { head, body: Uint8Array.from(body) });
+  }
+
+  #recall(id: string): { head: CallHead; body: Uint8Array } | undefined {
+    const recent = this.#recent.get(id);
+    this.#recent.delete(id);
+    return recent;
+  }
+
+  #inputOf({ sealedInput, inputBlob }: LeasedJob | StoredJob) {
+    return this.#options.payloads.open<CallHead>({ sealed: sealedInput, blob: inputBlob });
   }
 
   async #newJob(submission: Submission): Promise<NewJob> {
@@ -133,7 +159,7 @@ export class Calls {
 
   /** See `Run`. */
   readonly run = async (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
-    const { payloads, clock } = this.#options;
+    const { clock } = this.#options;
     const startedMs = clock.now();
     const beganMs = clock.monotonicMs();
     let input: { head: CallHead; body: Uint8Array } | undefined;
@@ -141,7 +167,7 @@ export class Calls {
     let attempt: { instance: string | undefined } | undefined;
     let tried: CallTry;
     try {
-      input = await payloads.open<CallHead>({ sealed: job.sealedInput, blob: job.inputBlob });
+      input = this.#recall(job.id) ?? (await this.#inputOf(job));
       if (input === undefined) throw new GatewayError('INTERNAL', 'the input of the job is gone');
       if (job.lost >= lostMax) throw lost(job);
       version = await this.#options.versionOf(job.functionId, input.head);
@@ -179,17 +205,19 @@ export class Calls {
       ...(failure !== undefined && { failure }),
       ...(!next.isCounted && { isGivenBack: true }),
     });
-    const sealedStory = payloads.seal(JSON.stringify(story));
+    const sealStory = () => payloads.seal(JSON.stringify(story));
     const { isCounted } = next;
     if (next.kind === 'retry') {
       const outcome = { kind: 'retry' as const, dueMs: next.dueMs };
       const blobs = { afterwards: [], ifLost: [] };
-      return { outcome, isCounted, sealedStory, next: [], blobs };
+      const sealedStory = sealStory();
+      return { outcome, isCounted, sealedStory, sealStory, next: [], blobs };
     }
     const { status } = tried.last;
     const { version } = facts;
     const result: ResultHead = {
       about: input && aboutOf(input.head),
+      attempts: story.attempts,
       ...{ status, headers: tried.headers, durationMs: facts.tookMs },
       ...(version !== undefined && { version }),
       ...(failure !== undefined && { failure }),
@@ -207,7 +235,8 @@ export class Calls {
         ...{ kind: 'end', state, status, keepsInput },
         ...('blob' in kept ? { resultBlob: kept.blob } : { sealedResult: kept.sealed }),
       },
-      ...{ isCounted, sealedStory, next: successors },
+      // Its result tells the story: sealing another text would take longer than all the rest.
+      ...{ isCounted, sealStory, next: successors },
       blobs: {
         afterwards: keepsInput ? [] : [job.inputBlob],
         ifLost: [resultBlob, ...successors.map(({ inputBlob }) => inputBlob)],
@@ -222,15 +251,14 @@ export class Calls {
 
   /** What a job is about, for people: of its input, or of its result. */
   async tell(job: StoredJob): Promise<CallTold> {
-    const { payloads } = this.#options;
     const result = await this.resultOf(job);
     let about = result?.head.about;
     if (about === undefined) {
-      const { sealedInput: sealed, inputBlob: blob } = job;
-      const input = await payloads.open<CallHead>({ sealed, blob });
+      const input = await this.#inputOf(job);
       about = input && aboutOf(input.head);
     }
-    return { about, attempts: this.#storyOf(job).attempts, result: result?.head };
+    const attempts = result?.head.attempts ?? this.#storyOf(job).attempts;
+    return { about, attempts, result: result?.head };
   }
 
   /** Accepts what has ended once more: a new invocation that names the old one. Undefined when its input is gone. */
@@ -239,9 +267,8 @@ export class Calls {
     called: QueuedFunction,
     version?: number,
   ): Promise<{ id: string } | undefined> {
-    const { payloads } = this.#options;
-    const { sealedInput: sealed, inputBlob: blob, priority, id: parent } = job;
-    const input = await payloads.open<CallHead>({ sealed, blob });
+    const { priority, id: parent } = job;
+    const input = await this.#inputOf(job);
     if (input === undefined) return undefined;
     const { version: _, ...head } = input.head;
     return this.submit({

@@ -1,6 +1,7 @@
 /** What a job of kind `call` has to do, and what came of it: the heads beside their bodies. */
 import type { Caller, RecordFailure } from '../domain/record.ts';
 import type { HeaderPairs } from '../invoke/invoke.ts';
+import type { Attempt } from './story.ts';
 
 /** What it is about, for people. */
 export interface CallAbout {
@@ -23,6 +24,8 @@ export interface CallHead extends CallAbout {
 export interface ResultHead {
   /** The input is not kept with the result of what has succeeded. */
   about: CallAbout | undefined;
+  /** Every try, the last included. */
+  attempts: Attempt[];
   status: number;
   headers: HeaderPairs;
   durationMs: number;

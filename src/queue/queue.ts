@@ -44,6 +44,8 @@ const jumpMsMin = 1000;
 export type Run = (job: LeasedJob, signal: CallSignal) => Promise<Ending>;
 
 export type Ending = Pick<Settlement, 'outcome' | 'isCounted' | 'sealedStory' | 'next'> & {
+  /** Of what is cut off, whose result would have told it. */
+  sealStory(): Uint8Array;
   /** Nobody needs them once it is settled, or when it cannot be. */
   blobs: { afterwards: Array<string | undefined>; ifLost: Array<string | undefined> };
 };
@@ -100,8 +102,10 @@ export class Queue {
     if (this.#stopped !== undefined)
       throw new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping', { retryAfterMs: 1000 });
     const accepted = this.#options.jobs.enqueue(jobs, this.#options.clock.now());
-    // Behind it, and often in the same transaction.
-    this.#pump();
+    // Behind it, and often in the same transaction; what is due later needs no look now.
+    const dueMs = Math.min(...jobs.map(job => job.dueMs));
+    if (dueMs <= this.#options.clock.now()) this.#pump();
+    else this.#wakeAt(dueMs);
     return accepted;
   }
 
@@ -271,7 +275,7 @@ export class Queue {
   /** Until the store has it, or somebody else has the job: what has been done is not forgotten for a full disk. */
   async #settle(job: LeasedJob, ending: Ending): Promise<void> {
     const { jobs, clock, log, removeBlobs } = this.#options;
-    const { blobs, ...settlement } = ending;
+    const { blobs, sealStory: _, ...settlement } = ending;
     const { id, lease } = job;
     while (true) {
       try {
@@ -338,5 +342,6 @@ function asCancelled(ending: Ending): Ending {
   // Its input stays; what came of it, and would have followed, does not.
   const { ifLost } = ending.blobs;
   const blobs = { afterwards: ifLost, ifLost };
-  return { ...ending, isCounted: false, outcome, next: [], blobs };
+  const sealedStory = ending.sealStory();
+  return { ...ending, isCounted: false, outcome, sealedStory, next: [], blobs };
 }

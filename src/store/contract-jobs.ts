@@ -110,9 +110,11 @@ function defineLife(define: Define): void {
     assert.equal(second!.lease, 2);
     assert.equal(second!.attempts, 1);
     assert.deepEqual(second!.sealedStory, story);
-    // Given back: it was no try.
-    await jobs.settle([again(second!, noon, false)]);
-    assert.equal((await claim(jobs)).jobs[0]?.attempts, 1);
+    // Given back: it was no try. A story that is not given stays.
+    const { sealedStory: _, ...silent } = again(second!, noon, false);
+    await jobs.settle([silent]);
+    const [third] = (await claim(jobs)).jobs;
+    assert.deepEqual([third?.attempts, third?.sealedStory], [1, story]);
   });
 }
 

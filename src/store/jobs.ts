@@ -93,7 +93,8 @@ export interface Settlement {
         keepsInput: boolean;
       }
     | { kind: 'retry'; dueMs: number };
-  sealedStory: Uint8Array;
+  /** Absent: as it was. */
+  sealedStory?: Uint8Array;
   /** Accepted in the same transaction, or not at all. */
   next: NewJob[];
 }

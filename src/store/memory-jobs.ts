@@ -110,7 +110,7 @@ class MemoryJobs implements JobStore {
     const { id, lease, nowMs, outcome, isCounted, sealedStory, next } = settlement;
     const live = this.#held(id, lease);
     if (live === undefined) return 'lost';
-    live.sealedStory = Uint8Array.from(sealedStory);
+    if (sealedStory !== undefined) live.sealedStory = Uint8Array.from(sealedStory);
     if (isCounted) live.attempts++;
     if (outcome.kind === 'retry') {
       live.state = 'waiting';

@@ -137,7 +137,7 @@ class SqliteJobs implements JobMethods {
     const attempts = (row.attempts as number) + (isCounted ? 1 : 0);
     if (outcome.kind === 'retry') {
       const state = outcome.dueMs > nowMs ? delayed : ready;
-      sql.again.run(state, outcome.dueMs, attempts, sealedStory, row.seq!);
+      sql.again.run(state, outcome.dueMs, attempts, sealedStory ?? null, row.seq!);
       sql.moved.run(state === ready ? 1 : 0, 1, -1, row.lane!);
     } else {
       const { state, status, sealedResult, resultBlob, keepsInput } = outcome;
@@ -159,14 +159,15 @@ class SqliteJobs implements JobMethods {
       state: EndState;
       nowMs: number;
       attempts: number;
-      sealedStory: Uint8Array | null;
+      /** Absent: as it was. */
+      sealedStory: Uint8Array | undefined;
       keepsInput: boolean;
     },
     result: Array<number | string | Uint8Array | null> = [null, null, null],
   ): void {
     const sql = this.#sql;
     sql.end.run(
-      ...[end.state, end.nowMs, end.attempts, end.sealedStory],
+      ...[end.state, end.nowMs, end.attempts, end.sealedStory ?? null],
       ...[end.keepsInput ? 1 : 0, end.keepsInput ? 1 : 0],
       ...result,
       row.seq!,
@@ -184,9 +185,8 @@ class SqliteJobs implements JobMethods {
     if (row === undefined) return sql.hasEnded.get(id) === undefined ? 'missing' : 'ended';
     if (row.state === running) return 'running';
     const attempts = row.attempts as number;
-    const story = sealedStory ?? (row.sealed_story as Uint8Array | null);
     this.#end(row, {
-      ...{ state: 'cancelled', nowMs, attempts, sealedStory: story, keepsInput: true },
+      ...{ state: 'cancelled', nowMs, attempts, sealedStory, keepsInput: true },
     });
     sql.moved.run(row.state === ready ? -1 : 0, -1, 0, row.lane!);
     return 'cancelled';
@@ -316,13 +316,12 @@ function prepare(db: SqliteConnection['db']) {
     ),
     held: sql(`SELECT seq, lane, order_key, attempts FROM jobs
       WHERE id = ? AND state = ${running} AND lease = ?`),
-    again: sql(
-      `UPDATE jobs SET state = ?, due_ms = ?, attempts = ?, sealed_story = ? WHERE seq = ?`,
-    ),
+    again: sql(`UPDATE jobs SET state = ?, due_ms = ?, attempts = ?,
+      sealed_story = coalesce(?, sealed_story) WHERE seq = ?`),
     end: sql(`INSERT INTO ended (state, ended_ms, attempts, sealed_story, sealed_input, input_blob,
         status, sealed_result, result_blob,
         id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost)
-      SELECT ?, ?, ?, ?, iif(?, sealed_input, NULL), iif(?, input_blob, NULL), ?, ?, ?,
+      SELECT ?, ?, ?, coalesce(?, sealed_story), iif(?, sealed_input, NULL), iif(?, input_blob, NULL), ?, ?, ?,
         id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost
       FROM jobs WHERE seq = ?`),
     remove: sql('DELETE FROM jobs WHERE seq = ?'),

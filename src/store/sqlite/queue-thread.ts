@@ -2,6 +2,7 @@
  * The thread that has the queue's file. What has arrived while it was busy is one transaction and one sync of the disk;
  * each method in it stands for itself: one that fails leaves nothing, and the others hold. queue.ts is its other end.
  */
+import type { StatementSync } from 'node:sqlite';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { isGatewayError } from '../../errors.ts';
 import { type Database, openDatabase } from './database.ts';
@@ -28,7 +29,7 @@ export type FromQueueThread = { kind: 'done'; results: Result[] } | { kind: 'clo
 
 class QueueThread {
   readonly #path: string;
-  #open: { database: Database; jobs: JobMethods } | undefined;
+  #open: Opened | undefined;
 
   constructor(path: string) {
     this.#path = path;
@@ -58,24 +59,45 @@ class QueueThread {
   }
 
   #one({ method, args }: Operation, jobs: JobMethods): Result {
-    const { db } = this.#open!.database.connection;
-    db.exec('SAVEPOINT operation');
+    const { database, savepoint, release, rollBack } = this.#open!;
+    const { db } = database.connection;
+    savepoint.run();
     try {
       const value = (jobs[method] as (...args: unknown[]) => unknown)(...args);
-      db.exec('RELEASE operation');
+      release.run();
       return { value };
     } catch (error) {
       // A full disk has ended the transaction.
       if (!db.isTransaction) throw error;
-      db.exec('ROLLBACK TO operation; RELEASE operation');
+      rollBack.run();
+      release.run();
       return { error: asThreadError(error) };
     }
   }
 }
 
-function open(path: string): { database: Database; jobs: JobMethods } {
+interface Opened {
+  database: Database;
+  jobs: JobMethods;
+  savepoint: StatementSync;
+  release: StatementSync;
+  rollBack: StatementSync;
+}
+
+/** Pages of the log that are folded into the file at once: while that goes on, nothing is accepted. */
+const checkpointPages = 8000;
+
+function open(path: string): Opened {
   const database = openDatabase({ path, migrations: queueMigrations });
-  return { database, jobs: createSqliteJobs(database.connection.db) };
+  const { db } = database.connection;
+  // What is removed was sealed: it need not be written over.
+  db.exec(`PRAGMA secure_delete = OFF; PRAGMA wal_autocheckpoint = ${checkpointPages}`);
+  return {
+    ...{ database, jobs: createSqliteJobs(db) },
+    savepoint: db.prepare('SAVEPOINT operation'),
+    release: db.prepare('RELEASE operation'),
+    rollBack: db.prepare('ROLLBACK TO operation'),
+  };
 }
 
 function asThreadError(error: unknown): ThreadError {

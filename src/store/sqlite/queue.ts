@@ -21,6 +21,9 @@ import type {
 /** Of one transaction: another waits no longer than this takes. */
 export const transactionOperationsMax = 1000;
 
+/** So many do not wait for the end of the turn: else callers that were answered together would wait together again. */
+const startedOperationsMin = 8;
+
 interface Waiting {
   operation: Operation;
   resolve(value: unknown): void;
@@ -80,10 +83,13 @@ class ThreadedQueue {
     if (!needsFile && isIdle && !existsSync(this.#path)) return Promise.resolve(empty);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ operation: { method, args }, resolve, reject });
-      if (this.#sent.length > 0 || this.#isScheduled) return;
-      // Behind all that this turn of the loop brings.
-      this.#isScheduled = true;
-      setImmediate(this.#send);
+      if (this.#sent.length > 0) return;
+      // Behind all that this turn of the loop brings; but where it brings much, thread and loop work at the same time.
+      if (this.#waiting.length >= startedOperationsMin) this.#send();
+      else if (!this.#isScheduled) {
+        this.#isScheduled = true;
+        setImmediate(this.#send);
+      }
     });
   }
 
