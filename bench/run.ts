@@ -14,12 +14,13 @@ import { machine, Table } from './lib/report.ts';
 import { cold } from './suites/cold.ts';
 import { density } from './suites/density.ts';
 import { prompt } from './suites/prompt.ts';
+import { queue } from './suites/queue.ts';
 import { records } from './suites/records.ts';
 import { scale } from './suites/scale.ts';
 import type { Suite } from './suites/suite.ts';
 import { warm } from './suites/warm.ts';
 
-const suites: Record<string, Suite> = { warm, records, cold, prompt, density, scale };
+const suites: Record<string, Suite> = { warm, queue, records, cold, prompt, density, scale };
 const page = join(import.meta.dirname, '../docs/internals/benchmarks.md');
 
 /** Above this, something else takes a processor from what is measured. */

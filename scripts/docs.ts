@@ -35,7 +35,7 @@ import { linkLimits } from '../src/link/server.ts';
 import { callbackRetry, callbacksRunningMax } from '../src/queue/callbacks.ts';
 import { callLimits } from '../src/queue/calls.ts';
 import { outboundLimits } from '../src/queue/outbound.ts';
-import { givenBackMsMax, lostMax } from '../src/queue/outcome.ts';
+import { lostMax } from '../src/queue/outcome.ts';
 import { queueLimits } from '../src/queue/queue.ts';
 import { slotsMax } from '../src/slots.ts';
 import { jobLimits } from '../src/store/jobs.ts';
@@ -400,7 +400,6 @@ ${setting('bufferedBodyBytesMax', 'body and result of an async call, each', `${e
 | \`answerMsMax\` | for an address that is called back to answer | ${ms(outboundLimits.answerMsMax)} | fixed | it is tried again |
 | \`leaseMs\` | without a word of a gateway, until its jobs are tried by another | ${ms(leaseMs)} | fixed | – |
 | \`lostMax\` | tries that were lost with their gateway | ${lostMax} | fixed | the job is dead: JOB_LOST |
-| \`givenBackMsMax\` | for what is given back because the platform had no room, without \`maxAge\` | ${givenBackMsMax / 3_600_000} hours | fixed | the job is dead |
 | \`waitMsMax\` | \`wait\` for the end of an async call | ${ms(waitMsMax)} | \`?wait=\` | ${error('QUERY_INVALID')} |
 ${setting('jobsKeptMs', 'result of an async call, since it ended', 'it goes')}
 ${setting('deadJobsKeptMs', 'dead job, since it died', 'it goes')}`;

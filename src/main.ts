@@ -271,6 +271,7 @@ async function build(
     control: {
       ...{ functions, versions, sources, registry, pool, output, records, invoke },
       ...{ queue: queue.queue, calls: queue.calls },
+      signingKeyOf: functionId => signingKeyOf(functionId, sealer),
       secrets: secretValues,
       runtimes: tools.runtimes,
       adminToken,
@@ -322,10 +323,11 @@ async function build(
     adminToken,
     fetch: server.fetch,
     async start() {
+      // What the gateway before left running has been ended with its keeper: nobody holds a lease. Before anything can be
+      // accepted, whose lease, or whose blob, would be taken for one that is left over.
+      await queue.start();
       const { url } = await server.listen();
       await versions.resume();
-      // What the gateway before left running has been ended with its keeper: nobody holds a lease.
-      await queue.start();
       state = 'ready';
       // Behind the first calls' back: a gateway is ready before its pools are full.
       void processes.warmUp();
@@ -358,11 +360,8 @@ function createQueue(
   const outbound = new Outbound({ allowPrivate: config.allowPrivateCallbacks, clock });
   const entryOf = (functionId: string) => registry.byId(functionId);
   const callbacks = new Callbacks({
-    ...{ payloads, outbound, clock, random },
-    signingKeyOf(functionId) {
-      const token = entryOf(functionId)?.token;
-      return token === undefined ? undefined : signingKeyOf(token);
-    },
+    ...{ payloads, outbound, clock, log, random },
+    signingKeyOf: functionId => signingKeyOf(functionId, sealer),
   });
   const { ended, dead } = config.jobsKeptMs;
   const queue = new Queue({
@@ -372,7 +371,7 @@ function createQueue(
     ...{ clock, log, keptMs: { ended, dead }, isAlone: true },
   });
   const calls = new Calls({
-    ...{ queue, payloads, invoke, clock, random },
+    ...{ queue, payloads, invoke, clock, log, random },
     async versionOf(functionId, head) {
       const entry = entryOf(functionId);
       if (entry === undefined)

@@ -10,6 +10,7 @@ import {
   createCipheriv,
   createDecipheriv,
   createHash,
+  createHmac,
   createSecretKey,
   randomBytes,
   randomFillSync,
@@ -24,6 +25,8 @@ export interface Sealer {
   sealParts(plain: Uint8Array): Uint8Array[];
   /** Throws DATA_DIRECTORY_UNUSABLE when the bytes were sealed by another key, or are damaged. */
   open(sealed: Uint8Array): Buffer;
+  /** A key for one purpose, which follows from this one and says nothing about it. */
+  derive(purpose: string): Buffer;
   /** `open`, as UTF-8 text. */
   openText(sealed: Uint8Array): string;
 }
@@ -93,7 +96,10 @@ export function createSealer(key: Uint8Array): Sealer {
     return plain;
   }
 
-  return { seal, sealParts, open, openText: sealed => open(sealed).toString('utf8') };
+  return {
+    ...{ seal, sealParts, open, openText: sealed => open(sealed).toString('utf8') },
+    derive: purpose => createHmac('sha256', secretKey).update(`derived: ${purpose}`).digest(),
+  };
 }
 
 /** Randomness for many nonces at a time: to ask for each costs as much as sealing. */

@@ -10,7 +10,7 @@ import { GatewayError } from '../errors.ts';
 import { newTraceparent } from '../ids.ts';
 import { isStream, type Version } from '../invoke/invoke.ts';
 import type { Calls } from '../queue/calls.ts';
-import { readAsyncHeaders } from './async-headers.ts';
+import { type AsyncAsked, readAsyncHeaders } from './async-headers.ts';
 import type { Exchange } from './exchange.ts';
 import { queuedFunctionOf } from './queued-function.ts';
 import type { Reading } from './reading.ts';
@@ -41,15 +41,30 @@ export class Accept {
     reading: Reading,
     called: { entry: FunctionEntry; version: Version; caller: Caller },
   ): Promise<void> {
-    const { calls, refuseInput, checkCallback, clock } = this.#options;
+    const { checkCallback, clock } = this.#options;
     const { method, headers } = exchange.head;
-    const { entry, version, caller } = called;
     if (method !== 'POST') {
       const detail = `${method} is not for async calls; they take POST`;
       throw new GatewayError('METHOD_NOT_ALLOWED', detail);
     }
     const asked = readAsyncHeaders(headers, clock.now());
     if (asked.callbackUrl !== undefined) checkCallback(asked.callbackUrl);
+    const room = this.#roomFor(exchange);
+    try {
+      await this.#acceptWhole(exchange, reading, called, asked);
+    } finally {
+      this.#acceptingBytes -= room;
+    }
+  }
+
+  async #acceptWhole(
+    exchange: Exchange,
+    reading: Reading,
+    { entry, version, caller }: { entry: FunctionEntry; version: Version; caller: Caller },
+    asked: AsyncAsked,
+  ): Promise<void> {
+    const { calls, refuseInput } = this.#options;
+    const { method } = exchange.head;
     const body = await this.#wholeBody(exchange);
     const error = await refuseInput(version, body);
     if (error !== undefined) throw error;
@@ -81,10 +96,8 @@ export class Accept {
     });
   }
 
-  async #wholeBody(exchange: Exchange): Promise<Uint8Array> {
-    const given = exchange.body();
-    const body = given instanceof Promise ? await given : given;
-    if (!isStream(body)) return body;
+  /** Until its body is on disk, or refused. */
+  #roomFor(exchange: Exchange): number {
     const { bufferedBodyBytesMax } = this.#options;
     const declared = declaredLength(exchange.head.headers);
     if (declared > bufferedBodyBytesMax) throw tooLarge(bufferedBodyBytesMax);
@@ -95,21 +108,29 @@ export class Accept {
       throw new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
     }
     this.#acceptingBytes += room;
-    try {
-      const whole = await collect(body, bufferedBodyBytesMax);
-      if (whole === undefined) throw tooLarge(bufferedBodyBytesMax);
-      return whole;
-    } finally {
-      this.#acceptingBytes -= room;
-    }
+    return room;
+  }
+
+  async #wholeBody(exchange: Exchange): Promise<Uint8Array> {
+    const given = exchange.body();
+    const body = given instanceof Promise ? await given : given;
+    if (!isStream(body)) return body;
+    const { bufferedBodyBytesMax } = this.#options;
+    const whole = await collect(body, bufferedBodyBytesMax);
+    if (whole === undefined) throw tooLarge(bufferedBodyBytesMax);
+    return whole;
   }
 }
 
+/** NaN where it is not told; 0 where there is none. */
 function declaredLength(headers: readonly string[]): number {
-  for (let i = 0; i < headers.length; i += 2)
-    if (headers[i]!.length === 14 && headers[i]!.toLowerCase() === 'content-length')
-      return Number(headers[i + 1]);
-  return Number.NaN;
+  let isChunked = false;
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]!.toLowerCase();
+    if (name === 'content-length') return Number(headers[i + 1]);
+    isChunked ||= name === 'transfer-encoding';
+  }
+  return isChunked ? Number.NaN : 0;
 }
 
 function tooLarge(bytesMax: number): GatewayError {

@@ -42,6 +42,8 @@ export interface ControlPlaneOptions {
   invoke: Invoke;
   queue: Queue;
   calls: Calls;
+  /** With which the callbacks of a function are signed. */
+  signingKeyOf(functionId: string): string;
   runtimes: Map<string, Runtime>;
   adminToken: string;
   clock: Clock;

@@ -12,7 +12,7 @@ export function jobView(job: StoredJob, { about, attempts, result }: CallTold): 
     ...{ id, namespace, function: about?.name ?? job.functionId, state },
     ...(last?.version !== undefined && { version: last.version }),
     ...(status !== undefined && { status }),
-    ...{ origin: 'async', caller: about?.caller ?? 'admin', attempt: job.attempts + job.lost },
+    ...{ origin: 'async', caller: about?.caller ?? 'anonymous', attempt: job.attempts + job.lost },
     ...{ method: about?.method ?? 'POST', path: about?.target ?? '/' },
     startedAt: isoOf(acceptedMs),
     ...(endedMs !== undefined && { durationMs: endedMs - acceptedMs, endedAt: isoOf(endedMs) }),

@@ -6,18 +6,21 @@
  * function's signing key.
  */
 import { createHmac } from 'node:crypto';
+import type { Sealer } from '../auth/seal.ts';
 import type { Clock } from '../clock.ts';
+import type { RecordFailure } from '../domain/record.ts';
 import { parseRetryAfter, type RetryPolicy } from '../domain/retry.ts';
-import { GatewayError } from '../errors.ts';
+import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { CallSignal } from '../invoke/invoke.ts';
+import type { Log } from '../log.ts';
 import { jobLimits, type LeasedJob, type NewJob } from '../store/jobs.ts';
-import { asInput, type CallEnd } from './calls.ts';
+import { type CallEnd, lostJob } from './calls.ts';
 import type { Outbound } from './outbound.ts';
 import { lostMax, nextOf, type Tried } from './outcome.ts';
-import type { Payloads } from './payloads.ts';
+import { asInput, type Payloads } from './payloads.ts';
 import type { Ending } from './queue.ts';
-import { emptyStory, type Story, told } from './story.ts';
+import { nextNumber, storyIn, told } from './story.ts';
 import { refused } from './try-call.ts';
 
 /** Every answer but a success is tried again: who gives an address wants to know. */
@@ -26,7 +29,7 @@ export const callbackRetry: RetryPolicy = {
   minDelayMs: 5000,
   maxDelayMs: 600_000,
   jitter: 0.1,
-  on: ['3xx', '4xx', '5xx', 'timeout'],
+  on: ['3xx', '4xx', '5xx'],
 };
 
 /** To one function's callbacks at once. */
@@ -40,9 +43,9 @@ export interface CallbackHead {
 export interface CallbacksOptions {
   payloads: Payloads;
   outbound: Pick<Outbound, 'post'>;
-  /** Undefined when the function has been removed. */
-  signingKeyOf(functionId: string): string | undefined;
+  signingKeyOf(functionId: string): string;
   clock: Clock;
+  log: Log;
   random(): number;
 }
 
@@ -59,14 +62,18 @@ export class Callbacks {
     const { payloads, clock } = this.#options;
     const nowMs = clock.now();
     const { failure } = result;
+    const { reason, code, message } = failure ?? {};
+    const problem =
+      failure && toProblem(new GatewayError(code as GatewayError['code'], message!), job.id);
     const told =
-      failure === undefined ? body : Buffer.from(`${JSON.stringify({ ...failure, id: job.id })}\n`);
-    const contentType =
-      failure === undefined ? contentTypeOf(result.headers) : 'application/problem+json';
+      problem === undefined ? body : Buffer.from(`${JSON.stringify({ ...problem, reason })}\n`);
     const callback: CallbackHead = {
       url: head.callbackUrl,
       headers: {
-        ...(contentType !== undefined && { 'Content-Type': contentType }),
+        ...(failure === undefined
+          ? representationOf(result.headers)
+          : { 'Content-Type': 'application/problem+json' }),
+        'X-Fnway-Invocation': job.id,
         'X-Call-Id': head.label ?? job.id,
         'X-Function-Name': head.name,
         'X-Function-Status': String(result.status),
@@ -89,22 +96,19 @@ export class Callbacks {
 
   /** See `Run`. */
   readonly run = async (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
-    const { payloads, clock, random } = this.#options;
+    const { payloads, clock, log, random } = this.#options;
     const startedMs = clock.now();
     const beganMs = clock.monotonicMs();
-    const tried = await this.#try(job, signal);
+    const tried: Tried & { failure?: RecordFailure } =
+      job.lost >= lostMax ? refused(lostJob(job)) : await this.#try(job, signal);
     const { failure } = tried;
     const nowMs = clock.now();
-    const next =
-      job.lost >= lostMax
-        ? ({ kind: 'end', state: 'dead', isCounted: false } as const)
-        : nextOf(job, callbackRetry, tried, { nowMs, random: random() });
-    const before: Story =
-      job.sealedStory === undefined
-        ? emptyStory
-        : (JSON.parse(payloads.openText(job.sealedStory)) as Story);
+    const next = nextOf(job, callbackRetry, tried, { nowMs, random: random() });
+    if (next.kind === 'end' && next.state !== 'succeeded')
+      log.warn('a callback was given up', { call: job.parent, job: job.id, why: failure?.message });
+    const before = storyIn(job.sealedStory, payloads);
     const story = told(before, {
-      ...{ number: before.attempts.length + 1, startedMs, status: tried.last.status },
+      ...{ number: nextNumber(before), startedMs, status: tried.last.status },
       tookMs: Math.round(clock.monotonicMs() - beganMs),
       ...(failure !== undefined && { failure }),
       ...(!next.isCounted && { isGivenBack: true }),
@@ -124,10 +128,7 @@ export class Callbacks {
     };
   };
 
-  async #try(
-    job: LeasedJob,
-    signal: CallSignal,
-  ): Promise<Tried & { failure?: ReturnType<typeof refused>['failure'] }> {
+  async #try(job: LeasedJob, signal: CallSignal): Promise<Tried & { failure?: RecordFailure }> {
     const { payloads, outbound, signingKeyOf, clock } = this.#options;
     try {
       const { sealedInput: sealed, inputBlob: blob } = job;
@@ -137,7 +138,7 @@ export class Callbacks {
       const key = signingKeyOf(job.functionId);
       const headers = {
         ...head.headers,
-        ...(key !== undefined && { 'X-Fnway-Signature': sign(key, clock.now(), body) }),
+        'X-Fnway-Signature': sign(key, clock.now(), body),
       };
       const { status, retryAfter } = await outbound.post(head.url, { headers, body }, signal);
       const retryAfterMs =
@@ -169,13 +170,17 @@ export function sign(key: string, nowMs: number, body: Uint8Array): string {
   return `t=${seconds},v1=${hmac.digest('hex')}`;
 }
 
-/** Of a function: whoever gets its callbacks checks with it that they come from this gateway. Changes with its token. */
-export function signingKeyOf(functionToken: string): string {
-  return createHmac('sha256', functionToken).update('fnway callback').digest('base64url');
+/** Of a function: whoever gets its callbacks checks with it that they come from this gateway. Callers do not know it. */
+export function signingKeyOf(functionId: string, { derive }: Pick<Sealer, 'derive'>): string {
+  return derive(`callbacks of ${functionId}`).toString('base64url');
 }
 
-function contentTypeOf(headers: readonly string[]): string | undefined {
+/** What says how the bytes are to be read. */
+const representation = new Set(['content-type', 'content-encoding', 'content-language']);
+
+export function representationOf(headers: readonly string[]): Record<string, string> {
+  const found: Record<string, string> = {};
   for (let i = 0; i < headers.length; i += 2)
-    if (headers[i]!.toLowerCase() === 'content-type') return headers[i + 1];
-  return undefined;
+    if (representation.has(headers[i]!.toLowerCase())) found[headers[i]!] = headers[i + 1]!;
+  return found;
 }

@@ -7,6 +7,7 @@ import { noRetry, type RetryPolicy } from '../domain/retry.ts';
 import { GatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { CallSignal, Invoke, Version } from '../invoke/invoke.ts';
+import type { Log } from '../log.ts';
 import {
   jobLimits,
   type Lane,
@@ -16,9 +17,9 @@ import {
 } from '../store/jobs.ts';
 import type { CallAbout, CallHead, ResultHead } from './job-call.ts';
 import { lostMax, nextOf } from './outcome.ts';
-import type { Kept, Payloads } from './payloads.ts';
+import { asInput, type Kept, type Payloads } from './payloads.ts';
 import type { Ending, Queue } from './queue.ts';
-import { type Attempt, emptyStory, type Story, told } from './story.ts';
+import { type Attempt, nextNumber, type Story, storyIn, told } from './story.ts';
 import { type CallTry, callOf, refused, tryCall } from './try-call.ts';
 
 export const callLimits = {
@@ -54,6 +55,7 @@ export interface CallsOptions {
   following(end: CallEnd): Promise<NewJob[]>;
   resultBytesMax: number;
   clock: Clock;
+  log: Log;
   random(): number;
 }
 
@@ -64,6 +66,9 @@ export interface CallEnd {
   body: Uint8Array;
   state: 'succeeded' | 'failed' | 'dead' | 'cancelled';
 }
+
+/** After a disk that did not take a result. */
+const keepRetryMs = 1000;
 
 /** Inputs that are kept open: so many, so long. */
 const rememberedInputsMax = 1000;
@@ -101,11 +106,8 @@ export class Calls {
     const { function: called } = submission;
     const job = await this.#newJob(submission);
     this.#remember(job, submission);
-    let [outcome] = await queue.submit([job]).catch(async error => {
-      this.#recent.delete(job.id);
-      await payloads.remove([job.inputBlob]);
-      throw error;
-    });
+    // Where that fails, nobody knows whether it is there: a blob that no job names goes at the next start.
+    let [outcome] = await queue.submit([job]);
     if (outcome === 'accepted') return { id: job.id, isFirst: true };
     this.#recent.delete(job.id);
     await payloads.remove([job.inputBlob]);
@@ -121,7 +123,9 @@ export class Calls {
 
   #remember({ id, dueMs, acceptedMs }: NewJob, { head, body }: Submission): void {
     const isSoon = dueMs === acceptedMs && body.length <= rememberedBytesMax;
-    if (!isSoon || this.#recent.size >= rememberedInputsMax) return;
+    if (!isSoon) return;
+    if (this.#recent.size >= rememberedInputsMax)
+      this.#recent.delete(this.#recent.keys().next().value!);
     // A part of a larger piece of memory would keep all of that.
     this.#recent.set(id, { head, body: Uint8Array.from(body) });
   }
@@ -146,7 +150,7 @@ export class Calls {
       ...{ acceptedMs: nowMs, dueMs: submission.dueMs ?? nowMs },
       ...(submission.priority !== undefined && { priority: submission.priority }),
       ...(parent !== undefined && { parent }),
-      ...asInput(await payloads.keep(head, body)),
+      ...asInput(await payloads.keep(withDue(head, submission.dueMs), body)),
       ...(idempotencyKey !== undefined && {
         idempotency: {
           key: digestOf(called.namespace, called.functionId, head.caller, idempotencyKey),
@@ -169,7 +173,7 @@ export class Calls {
     try {
       input = this.#recall(job.id) ?? (await this.#inputOf(job));
       if (input === undefined) throw new GatewayError('INTERNAL', 'the input of the job is gone');
-      if (job.lost >= lostMax) throw lost(job);
+      if (job.lost >= lostMax) throw lostJob(job);
       version = await this.#options.versionOf(job.functionId, input.head);
       const call = callOf(job, version, input, job.attempts + job.lost + 1);
       attempt = call;
@@ -183,25 +187,45 @@ export class Calls {
       ...(version !== undefined && { version: version.number }),
       ...(attempt?.instance !== undefined && { instance: attempt.instance }),
     };
-    return this.#ending(job, input, tried, told);
+    return this.#ending({ job, input, tried, told, signal });
   };
 
-  async #ending(
-    job: LeasedJob,
-    input: { head: CallHead } | undefined,
-    tried: CallTry,
-    facts: Omit<Attempt, 'number' | 'status' | 'failure'>,
-  ): Promise<Ending> {
+  /** Until it is on disk: what has been done is not forgotten for a full one. */
+  async #keep(head: ResultHead, body: Uint8Array, signal: CallSignal): Promise<Kept> {
+    const { payloads, clock, log } = this.#options;
+    for (;;) {
+      try {
+        return await payloads.keep(head, body);
+      } catch (error) {
+        log.error('a result could not be stored; tried again in a moment', { error });
+        if (signal.aborted) throw error;
+        await new Promise<void>(resolve => clock.after(keepRetryMs, resolve));
+      }
+    }
+  }
+
+  async #ending({
+    job,
+    input,
+    tried,
+    told: facts,
+    signal,
+  }: {
+    job: LeasedJob;
+    input: { head: CallHead } | undefined;
+    tried: CallTry;
+    told: Omit<Attempt, 'number' | 'status' | 'failure'>;
+    signal: CallSignal;
+  }): Promise<Ending> {
     const { payloads, clock, hide, functionOf, random, following } = this.#options;
     const policy = functionOf(job.functionId)?.retry ?? noRetry;
-    const isLost = job.lost >= lostMax;
-    const next = isLost
-      ? ({ kind: 'end', state: 'dead', isCounted: false } as const)
-      : nextOf(job, policy, tried, { nowMs: clock.now(), random: random() });
+    const { attempts, lost, acceptedMs } = job;
+    const since = { attempts, lost, acceptedMs: Math.max(acceptedMs, input?.head.dueMs ?? 0) };
+    const next = nextOf(since, policy, tried, { nowMs: clock.now(), random: random() });
     const failure = tried.failure && hide(job.functionId, tried.failure);
     const before = this.#storyOf(job);
     const story = told(before, {
-      ...{ number: before.attempts.length + 1, ...facts, status: tried.last.status },
+      ...{ number: nextNumber(before), ...facts, status: tried.last.status },
       ...(failure !== undefined && { failure }),
       ...(!next.isCounted && { isGivenBack: true }),
     });
@@ -222,7 +246,7 @@ export class Calls {
       ...(version !== undefined && { version }),
       ...(failure !== undefined && { failure }),
     };
-    const kept = await payloads.keep(result, tried.body);
+    const kept = await this.#keep(result, tried.body, signal);
     const { state } = next;
     const keepsInput = state === 'dead' || state === 'failed';
     const successors =
@@ -244,9 +268,8 @@ export class Calls {
     };
   }
 
-  #storyOf({ sealedStory }: { sealedStory?: Uint8Array }): Story {
-    if (sealedStory === undefined) return emptyStory;
-    return JSON.parse(this.#options.payloads.openText(sealedStory)) as Story;
+  #storyOf(job: { sealedStory?: Uint8Array }): Story {
+    return storyIn(job.sealedStory, this.#options.payloads);
   }
 
   /** What a job is about, for people: of its input, or of its result. */
@@ -270,7 +293,7 @@ export class Calls {
     const { priority, id: parent } = job;
     const input = await this.#inputOf(job);
     if (input === undefined) return undefined;
-    const { version: _, ...head } = input.head;
+    const { version: _, dueMs: __, ...head } = input.head;
     return this.submit({
       ...{ function: called, body: input.body, priority, parent },
       head: version === undefined ? head : { ...head, version },
@@ -281,6 +304,10 @@ export class Calls {
     const { sealedResult: sealed, resultBlob: blob } = job;
     return this.#options.payloads.open<ResultHead>({ sealed, blob });
   }
+}
+
+function withDue(head: CallHead, dueMs: number | undefined): CallHead {
+  return dueMs === undefined ? head : { ...head, dueMs };
 }
 
 function aboutOf({ name, method, target, caller, label }: CallHead): CallAbout {
@@ -296,11 +323,7 @@ export function laneOf({ functionId, queue, instancesMax, concurrency }: QueuedF
   };
 }
 
-export function asInput(kept: Kept): Pick<NewJob, 'sealedInput' | 'inputBlob'> {
-  return 'blob' in kept ? { inputBlob: kept.blob } : { sealedInput: kept.sealed };
-}
-
-function lost(job: LeasedJob): GatewayError {
+export function lostJob(job: LeasedJob): GatewayError {
   const detail = `${job.lost} gateways were gone before their try of it had ended`;
   return new GatewayError('JOB_LOST', detail);
 }

@@ -14,6 +14,8 @@ export interface CallAbout {
 }
 
 export interface CallHead extends CallAbout {
+  /** When its first try was due, where that was later than its acceptance. */
+  dueMs?: number;
   /** When the caller asked for one. */
   version?: number;
   headers: HeaderPairs;

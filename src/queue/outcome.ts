@@ -13,20 +13,19 @@ export type Next =
 
 /** After so many tries whose gateway was gone before they ended, a job is not tried again: it may be what ends gateways. */
 export const lostMax = 3;
-/** For so long a job is given back and given out again without a try that counts. */
-export const givenBackMsMax = 86_400_000;
-
 export function nextOf(
-  job: { attempts: number; acceptedMs: number },
+  /** `acceptedMs`: or when it was due first, where that was later. */
+  job: { attempts: number; lost: number; acceptedMs: number },
   policy: RetryPolicy,
   { last, givenBackMs }: Tried,
   { nowMs, random }: { nowMs: number; random: number },
 ): Next {
+  if (job.lost >= lostMax) return { kind: 'end', state: 'dead', isCounted: false };
   if (givenBackMs !== undefined) {
-    const ageMsMax = policy.maxAgeMs ?? givenBackMsMax;
-    if (nowMs + givenBackMs <= job.acceptedMs + ageMsMax)
-      return { kind: 'retry', dueMs: nowMs + givenBackMs, isCounted: false };
-    return { kind: 'end', state: 'dead', isCounted: false };
+    const isTooOld = nowMs + givenBackMs > job.acceptedMs + (policy.maxAgeMs ?? Number.MAX_VALUE);
+    // A gateway that stops says nothing about a job.
+    if (isTooOld && givenBackMs > 0) return { kind: 'end', state: 'dead', isCounted: false };
+    return { kind: 'retry', dueMs: nowMs + givenBackMs, isCounted: false };
   }
   const { acceptedMs } = job;
   const verdict = judge(policy, last, { number: job.attempts + 1, acceptedMs, nowMs, random });

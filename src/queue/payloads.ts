@@ -11,6 +11,11 @@ export const inlineBytesMax = 65_536;
 
 export type Kept = { sealed: Uint8Array } | { blob: string };
 
+/** Where a job has it. */
+export function asInput(kept: Kept): { sealedInput: Uint8Array } | { inputBlob: string } {
+  return 'blob' in kept ? { inputBlob: kept.blob } : { sealedInput: kept.sealed };
+}
+
 const lengthBytes = 4;
 
 export class Payloads {
@@ -56,9 +61,7 @@ export class Payloads {
     return sealed.byteLength === sealed.buffer.byteLength ? sealed : Uint8Array.from(sealed);
   }
 
-  openText(sealed: Uint8Array): string {
-    return this.#sealer.openText(sealed);
-  }
+  readonly openText = (sealed: Uint8Array): string => this.#sealer.openText(sealed);
 
   async remove(blobs: Iterable<string | undefined>): Promise<void> {
     for (const blob of blobs) if (blob !== undefined) await this.#blobs.remove(blob);

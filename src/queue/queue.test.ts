@@ -9,7 +9,7 @@ import { noRetry } from '../domain/retry.ts';
 import { GatewayError } from '../errors.ts';
 import type { Call, CallSignal, Reply } from '../invoke/invoke.ts';
 import { failedReply } from '../invoke/invoke.ts';
-import type { JobStore } from '../store/jobs.ts';
+import { type JobStore, jobMethods } from '../store/jobs.ts';
 import { createMemoryJobs } from '../store/memory-jobs.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
 import { answer, buildQueue } from '../testing/test-queue.ts';
@@ -169,12 +169,18 @@ test('a stop waits for what runs, and gives back what goes on for too long', asy
 test('an end that cannot be stored is kept until it can, and the work is not done again', async () => {
   const clock = new FakeClock();
   const store = createMemoryJobs();
+  const full = new GatewayError('DATA_DIRECTORY_UNUSABLE', 'the disk is full');
   let isFull = false;
   const jobs: JobStore = {
     ...methodsOf(store),
     async settle(settlements) {
-      if (isFull) throw new GatewayError('DATA_DIRECTORY_UNUSABLE', 'the disk is full');
+      if (isFull) throw full;
       return store.settle(settlements);
+    },
+    // Neither can leases be renewed: nothing is claimed meanwhile, or what runs here would be given out again.
+    async extend(leases, untilMs) {
+      if (isFull) throw full;
+      return store.extend(leases, untilMs);
     },
   };
   let runs = 0;
@@ -189,11 +195,66 @@ test('an end that cannot be stored is kept until it can, and the work is not don
   const id = await submit();
   await clock.advance(5 * queueLimits.leaseMs);
   assert.equal((await store.find(id))?.state, 'running');
+  await submit().catch(() => {});
+  await clock.advance(2000);
   isFull = false;
-  await clock.advance(1000);
-  assert.equal((await store.find(id))?.state, 'succeeded');
-  assert.equal(runs, 1);
+  await clock.advance(3000);
+  const { state, lost } = (await store.find(id))!;
+  assert.deepEqual([state, lost], ['succeeded', 0]);
+  assert.equal(runs, 2, 'once each');
   await queue.stop(0);
+});
+
+test('a mistake of ours gives a job back, and ends nothing', async () => {
+  const clock = new FakeClock();
+  const jobs = createMemoryJobs();
+  let mistakes = 2;
+  const { queue, submit } = buildQueue({
+    ...{ jobs, clock, invoke: async () => answer(200) },
+    async following() {
+      if (mistakes-- > 0) throw new Error('a mistake');
+      return [];
+    },
+  });
+  const id = await submit();
+  await clock.advance(20_000);
+  const { state, attempts } = (await jobs.find(id))!;
+  assert.deepEqual([state, attempts], ['succeeded', 1]);
+  await queue.stop(0);
+});
+
+test('what is cancelled while it is on its way, or between two tries, is not tried', async () => {
+  const clock = new FakeClock();
+  const store = createMemoryJobs();
+  let letGo: Array<() => void> = [];
+  const jobs: JobStore = {
+    ...methodsOf(store),
+    async claim(options) {
+      const claimed = await store.claim(options);
+      await new Promise<void>(resolve => letGo.push(resolve));
+      return claimed;
+    },
+  };
+  const invoke = async (_call: Call, signal: CallSignal) => {
+    if (signal.reason !== undefined) throw signal.reason;
+    return answer(200);
+  };
+  const { queue, submit } = buildQueue({ jobs, clock, invoke });
+  const id = await submit();
+  await clock.advance(0);
+  assert.equal(await queue.cancel(id), 'running');
+  for (const go of letGo) go();
+  letGo = [];
+  await clock.advance(0);
+  assert.equal((await store.find(id))?.state, 'cancelled');
+  // Stops only when what was claimed meanwhile has been given back.
+  const late = await submit();
+  await clock.advance(0);
+  const stopped = queue.stop(0);
+  for (const go of letGo) go();
+  await clock.advance(0);
+  await stopped;
+  assert.equal((await store.find(late))?.state, 'queued');
 });
 
 test('a store that cannot be asked is asked again', async () => {
@@ -324,20 +385,7 @@ test('what has ended goes in time', async () => {
 
 /** Bound, so that a test can put its own in place of one. */
 function methodsOf(store: JobStore): JobStore {
-  const names = [
-    'enqueue',
-    'claim',
-    'extend',
-    'settle',
-    'cancel',
-    'recover',
-    'find',
-    'list',
-    'counts',
-    'sweep',
-    'blobs',
-  ] as const;
   return Object.fromEntries(
-    names.map(name => [name, (store[name] as (...args: unknown[]) => unknown).bind(store)]),
+    jobMethods.map(name => [name, (store[name] as (...args: unknown[]) => unknown).bind(store)]),
   ) as unknown as JobStore;
 }

@@ -37,10 +37,14 @@ export const queueLimits = {
 /** After a store that could not do what it was asked for. */
 const retryMs = 1000;
 const sweepMs = 60_000;
+/** Between two looks at what waits for its time. */
+const wakeMsMax = 60_000;
+/** For what kept a job from being run to its end. */
+const gaveUpMs = 5000;
 /** Smaller ones are the daily work of whoever keeps the clock right. */
 const jumpMsMin = 1000;
 
-/** Runs jobs of one kind. Never throws; what it resolves with is settled. */
+/** Runs jobs of one kind; what it resolves with is settled. What it throws gives the job back. */
 export type Run = (job: LeasedJob, signal: CallSignal) => Promise<Ending>;
 
 export type Ending = Pick<Settlement, 'outcome' | 'isCounted' | 'sealedStory' | 'next'> & {
@@ -72,7 +76,12 @@ export class Queue {
   readonly #options: QueueOptions;
   readonly #running = new Map<string, Running>();
   readonly #waiters = new Waiters();
+  /** What is to end and was running when that was said. */
+  readonly #cancelled = new Set<string>();
   #isClaiming = false;
+  #claiming: Promise<void> = Promise.resolve();
+  /** The last renewal of the leases has failed: before the next claim they are renewed, or would be given out again. */
+  #mustRenew = false;
   /** Something has come up while it was claiming. */
   #isAskedAgain = false;
   #wake: Timer | undefined;
@@ -109,6 +118,12 @@ export class Queue {
     return accepted;
   }
 
+  /** The room of a function has changed: what waits in its lane may go on, or has to wait. */
+  async setRoom(lane: { id: string; runningMax: number }): Promise<void> {
+    await this.#options.jobs.setRoom([lane]);
+    this.#pump();
+  }
+
   find(id: string): Promise<StoredJob | undefined> {
     return this.#options.jobs.find(id);
   }
@@ -140,16 +155,11 @@ export class Queue {
       this.#pump();
     }
     if (outcome !== 'running') return outcome;
+    // It may be on its way here, or about to be tried again.
+    this.#cancelled.add(id);
     const running = this.#running.get(id);
-    if (running !== undefined) {
-      running.isCancelled = true;
-      running.signal.abort(new GatewayError('CALL_CANCELLED', 'the invocation was cancelled'));
-    }
+    if (running !== undefined) this.#cancelRunning(running);
     return 'running';
-  }
-
-  get running(): number {
-    return this.#running.size;
   }
 
   /** Begins nothing new; what runs has `graceMs` to end, and is given back then. Idempotent. */
@@ -162,6 +172,7 @@ export class Queue {
     this.#wake?.cancel();
     this.#sweeping?.cancel();
     this.#waiters.close();
+    await this.#claiming;
     if (this.#running.size > 0) {
       const cut = this.#options.clock.after(graceMs, () => {
         const reason = new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping');
@@ -182,7 +193,7 @@ export class Queue {
       return;
     }
     this.#isClaiming = true;
-    void this.#claimAll()
+    this.#claiming = this.#claimAll()
       .catch(error => {
         this.#options.log.error('jobs could not be claimed; tried again in a moment', { error });
         this.#wakeAt(this.#options.clock.now() + retryMs);
@@ -200,7 +211,7 @@ export class Queue {
       this.#isAskedAgain = false;
       const limit = Math.min(claimedJobsMax, runningJobsMax - this.#running.size);
       if (limit <= 0 || this.#stopped !== undefined) return;
-      await this.#keepOverJump();
+      await this.#keepLeases();
       const askedMs = clock.monotonicMs();
       const claimed = await jobs.claim({ limit, nowMs: clock.now(), leaseMs });
       for (const job of await this.#stillHeld(claimed.jobs, askedMs)) void this.#run(job);
@@ -215,14 +226,17 @@ export class Queue {
    * Leases are in the time of the wall. Where that has jumped, what runs here would look as if nobody ran it: its leases are
    * renewed before anything is claimed.
    */
-  async #keepOverJump(): Promise<void> {
+  async #keepLeases(): Promise<void> {
     const { clock, log } = this.#options;
     const offsetMs = clock.now() - clock.monotonicMs();
     const jumpMs = offsetMs - (this.#offsetMs ?? offsetMs);
     this.#offsetMs = offsetMs;
-    if (jumpMs < jumpMsMin || this.#running.size === 0) return;
-    log.warn('the clock has jumped', { ms: Math.round(jumpMs) });
-    await this.#renew();
+    if (this.#running.size === 0) return;
+    if (jumpMs >= jumpMsMin) {
+      this.#mustRenew = true;
+      log.warn('the clock has jumped', { ms: Math.round(jumpMs) });
+    }
+    if (this.#mustRenew) await this.#renew();
   }
 
   /** Where this process stood still for so long that others may have what it was given: what they have not. */
@@ -244,7 +258,8 @@ export class Queue {
     this.#wake?.cancel();
     this.#wakeAtMs = ms;
     this.#wake = this.#options.clock.after(
-      Math.max(0, ms - this.#options.clock.now()),
+      // Never long: the wall's clock, by which jobs are due, may jump.
+      Math.min(Math.max(0, ms - this.#options.clock.now()), wakeMsMax),
       () => {
         this.#wakeAtMs = Number.POSITIVE_INFINITY;
         this.#pump();
@@ -262,14 +277,32 @@ export class Queue {
     // What was leased while the gateway began to stop.
     if (this.#stopped !== undefined)
       running.signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
-    const ending = await this.#options.run(job, running.signal);
+    if (this.#cancelled.has(job.id)) this.#cancelRunning(running);
+    const ending = await this.#options.run(job, running.signal).catch(error => this.#gaveUp(error));
     const { outcome } = ending;
     const isCut = running.isCancelled && !(outcome.kind === 'end' && outcome.state === 'succeeded');
     await this.#settle(job, isCut ? asCancelled(ending) : ending);
+    // What was asked for while it was being settled for another try.
+    if (outcome.kind === 'retry' && !isCut && this.#cancelled.has(job.id)) void this.cancel(job.id);
+    else this.#cancelled.delete(job.id);
     // Not another try of it, that began when this one's lease had run out.
     if (this.#running.get(job.id) === running) this.#running.delete(job.id);
     if (this.#stopped === undefined) this.#pump();
     if (this.#running.size === 0) this.#onIdle?.();
+  }
+
+  /** A mistake of ours, or a disk that took no result: the job is not to blame. */
+  #gaveUp(error: unknown): Ending {
+    const { clock, log } = this.#options;
+    log.error('a job could not be run to its end; tried again in a moment', { error });
+    const outcome = { kind: 'retry' as const, dueMs: clock.now() + gaveUpMs };
+    const blobs = { afterwards: [], ifLost: [] };
+    return { outcome, isCounted: false, sealStory: () => new Uint8Array(), next: [], blobs };
+  }
+
+  #cancelRunning(running: Running): void {
+    running.isCancelled = true;
+    running.signal.abort(new GatewayError('CALL_CANCELLED', 'the invocation was cancelled'));
   }
 
   /** Until the store has it, or somebody else has the job: what has been done is not forgotten for a full disk. */
@@ -277,14 +310,20 @@ export class Queue {
     const { jobs, clock, log, removeBlobs } = this.#options;
     const { blobs, sealStory: _, ...settlement } = ending;
     const { id, lease } = job;
+    let isFirst = true;
     while (true) {
       try {
         const [outcome] = await jobs.settle([{ id, lease, nowMs: clock.now(), ...settlement }]);
         if (outcome === 'lost') log.warn('a job had been given to somebody else', { job: id });
         if (ending.outcome.kind === 'end') this.#waiters.done(id);
-        await removeBlobs(outcome === 'settled' ? blobs.afterwards : blobs.ifLost);
+        // Where an earlier try failed, this one's `lost` may mean that it had been stored: then nothing is removed.
+        const needless = outcome === 'settled' ? blobs.afterwards : isFirst ? blobs.ifLost : [];
+        await removeBlobs(needless).catch(error =>
+          log.warn('a blob that nobody needs could not be removed', { error }),
+        );
         return;
       } catch (error) {
+        isFirst = false;
         log.error('the end of a job could not be stored; tried again in a moment', {
           ...{ job: id, error },
         });
@@ -301,6 +340,7 @@ export class Queue {
     this.#heartbeat = undefined;
     if (this.#running.size === 0) return;
     this.#heartbeat = clock.after(queueLimits.leaseMs / 3, this.#extend, { unref: true });
+    this.#mustRenew = true;
     void this.#renew().catch(error =>
       log.error('leases could not be extended; tried again in a moment', { error }),
     );
@@ -312,6 +352,7 @@ export class Queue {
     const all = [...this.#running.values()];
     const leases = all.map(({ job: { id, lease } }) => ({ id, lease }));
     const held = await jobs.extend(leases, clock.now() + queueLimits.leaseMs);
+    this.#mustRenew = false;
     for (const [i, { signal }] of all.entries())
       if (!held[i])
         signal.abort(new GatewayError('CALL_CANCELLED', 'the lease of this job has run out'));

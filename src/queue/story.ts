@@ -24,7 +24,20 @@ export const storyLimits = {
   failureCharsMax: 2048,
 } as const;
 
-export const emptyStory: Story = { attempts: [] };
+const emptyStory: Story = { attempts: [] };
+
+/** What a job has of it. */
+export function storyIn(
+  sealed: Uint8Array | undefined,
+  { openText }: { openText(sealed: Uint8Array): string },
+): Story {
+  return sealed === undefined ? emptyStory : (JSON.parse(openText(sealed)) as Story);
+}
+
+/** Also where some of them are not told any more. */
+export function nextNumber({ attempts }: Story): number {
+  return (attempts.at(-1)?.number ?? 0) + 1;
+}
 
 /** The story with one more try. Only the last has a stack. */
 export function told(story: Story, attempt: Attempt): Story {

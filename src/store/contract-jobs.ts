@@ -264,6 +264,15 @@ function defineFairness(define: Define): void {
     assert.equal((await claim(jobs)).jobs.length, 1);
     await jobs.enqueue([buildJob({ lane: lane(4) })], noon);
     assert.equal((await claim(jobs)).jobs.length, 2);
+    await jobs.enqueue(
+      [1, 2, 3].map(() => buildJob({ lane: lane(4) })),
+      noon,
+    );
+    await jobs.setRoom([
+      { id: 'fn_a', runningMax: 6 },
+      { id: 'fn_none', runningMax: 1 },
+    ]);
+    assert.equal((await claim(jobs)).jobs.length, 2, 'also without another job');
   });
 }
 

@@ -123,6 +123,12 @@ export interface JobQuery {
   limit: number;
 }
 
+/** Of `JobStore`, for whoever wraps it. */
+export const jobMethods = [
+  ...(['enqueue', 'claim', 'extend', 'settle', 'cancel', 'setRoom', 'recover'] as const),
+  ...(['find', 'list', 'counts', 'sweep', 'blobs'] as const),
+] satisfies Array<keyof JobStore>;
+
 export interface JobStore {
   /** In order; what is refused leaves nothing. */
   enqueue(jobs: NewJob[], nowMs: number): Promise<Enqueued[]>;
@@ -143,6 +149,8 @@ export interface JobStore {
     id: string,
     options: { nowMs: number; sealedStory?: Uint8Array },
   ): Promise<'cancelled' | 'running' | 'ended' | 'missing'>;
+  /** How many of a lane may run from now on; lanes that no job has been in are left out. */
+  setRoom(lanes: ReadonlyArray<{ id: string; runningMax: number }>): Promise<void>;
   /** Every lease is over: nobody runs anything, as at the start of the only gateway. How many there were. */
   recover(nowMs: number): Promise<number>;
   find(id: string): Promise<StoredJob | undefined>;

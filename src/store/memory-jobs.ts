@@ -151,6 +151,13 @@ class MemoryJobs implements JobStore {
     return 'cancelled';
   }
 
+  async setRoom(lanes: ReadonlyArray<{ id: string; runningMax: number }>) {
+    for (const { id, runningMax } of lanes) {
+      const lane = this.#lanes.get(id);
+      if (lane !== undefined) lane.runningMax = runningMax;
+    }
+  }
+
   async recover(nowMs: number) {
     const running = this.#live.filter(({ state }) => state === 'running');
     for (const live of running) this.#giveBack(live, nowMs);

@@ -3,7 +3,7 @@
  * store has stays; whoever asked never gets an answer, as when a process is killed. Or it is only frozen, as a process is that
  * was stopped or swapped out: then what it asked for comes later, when others believe it to be dead.
  */
-import type { JobStore } from '../store/jobs.ts';
+import { type JobStore, jobMethods } from '../store/jobs.ts';
 
 export interface CrashingJobs {
   readonly jobs: JobStore;
@@ -13,11 +13,6 @@ export interface CrashingJobs {
   /** Lets what is frozen go on. */
   thaw(): void;
 }
-
-const methods = [
-  ...(['enqueue', 'claim', 'extend', 'settle', 'cancel', 'recover'] as const),
-  ...(['find', 'list', 'counts', 'sweep', 'blobs'] as const),
-];
 
 /** `fate` is asked twice a call: before it and after it. */
 export function crashingJobs(
@@ -34,7 +29,7 @@ export function crashingJobs(
     });
   };
   const jobs = Object.fromEntries(
-    methods.map(name => [
+    jobMethods.map(name => [
       name,
       async (...args: unknown[]) => {
         await passes();

@@ -57,6 +57,7 @@ export function buildQueue(options: QueueFixtureOptions): QueueFixture {
   });
   const calls: Calls = new Calls({
     ...{ queue, payloads, invoke, clock, random: () => 0, resultBytesMax: 1000 },
+    log: silentLog,
     versionOf: async () => version,
     functionOf: () => (isRemoved() ? undefined : called),
     hide: (_functionId, failure) => failure,

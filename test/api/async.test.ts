@@ -4,8 +4,10 @@
  */
 import assert from 'node:assert/strict';
 import { createHash, createHmac, randomBytes } from 'node:crypto';
+import { readdirSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import type { InvocationView } from '../../client/api.ts';
 import { startTestGateway } from '../../src/testing/test-gateway.ts';
@@ -110,13 +112,19 @@ describe('an async call', () => {
     assert.equal(headers.get('x-call-id'), id);
   });
 
-  test('carries bodies and results that are long, and leaves no blob of them', async () => {
+  test('carries bodies and results that are long, and keeps no input of what has succeeded', async () => {
     const body = randomBytes(700_000);
     const id = await accepted(await post('/async-function/mirror?answer=binary', { body }));
     const result = await client.getResult(id, { wait: '30s' });
     assert.equal(result.status, 201);
     assert.equal(result.headers.get('content-type'), 'application/x-bytes');
     assert.ok(Buffer.from(await result.arrayBuffer()).equals(body));
+    // Its result's.
+    const blobs = () =>
+      readdirSync(join(gateway.data, 'payloads'), { recursive: true, encoding: 'utf8' }).filter(
+        name => name.includes('sha256'),
+      );
+    await waitFor(() => blobs().length === 1);
   });
 
   test('is refused where a sync call is, and only POST', async () => {
@@ -234,6 +242,20 @@ describe('when it runs', () => {
     assert.equal(((await full[0]!.json()) as { code: string }).code, 'QUEUE_FULL');
     assert.equal(full[0]!.headers.get('retry-after'), '1');
     await waitFor(async () => (await post('/async-function/narrow')).status === 202);
+  });
+
+  test('more room for a function lets go what waits', async () => {
+    const definition = { script: 'sleep 30', queue: { concurrency: 1 } };
+    await gateway.put('growing', definition);
+    const ids = await Promise.all(
+      [1, 2, 3].map(async () => accepted(await post('/async-function/growing'))),
+    );
+    const running = async () =>
+      (await client.listInvocations({ function: 'growing', state: 'running' })).items.length;
+    await waitFor(async () => (await running()) === 1);
+    await gateway.put('growing', { ...definition, queue: { concurrency: 3 } });
+    await waitFor(async () => (await running()) === 3);
+    for (const id of ids) await client.cancelInvocation(id);
   });
 
   test('no more at once than the function says', async () => {
@@ -364,13 +386,10 @@ describe('a callback', () => {
     body: Buffer;
   }
   const calls: Called[] = [];
-  /** Of the next answers; 200 when there is none. */
-  const answers: number[] = [];
   const server = createServer(async (request, response) => {
     const body = Buffer.concat(await request.toArray());
     calls.push({ request, body });
-    const status = answers.shift() ?? 200;
-    response.writeHead(status, status === 302 ? { location: '/elsewhere' } : {}).end();
+    response.end();
   });
   after(() => server.close());
   const listening = new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve));
@@ -413,7 +432,9 @@ describe('a callback', () => {
     assert.equal(called.request.headers['x-function-status'], '502');
     assert.equal(called.request.headers['x-fnway-failure'], 'exit');
     assert.equal(called.request.headers['content-type'], 'application/problem+json');
-    assert.equal((JSON.parse(called.body.toString()) as { kind: string }).kind, 'function');
+    const problem = JSON.parse(called.body.toString()) as { code: string; requestId: string };
+    assert.equal(problem.code, 'FUNCTION_FAILED');
+    assert.equal(problem.requestId, called.request.headers['x-fnway-invocation']);
   });
 });
 

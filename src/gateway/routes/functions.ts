@@ -12,9 +12,10 @@ import {
 import { trafficSchema } from '../../domain/traffic.ts';
 import { parseDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
-import { signingKeyOf } from '../../queue/callbacks.ts';
+import { laneOf } from '../../queue/calls.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
 import { parse } from '../parse.ts';
+import { queuedFunctionOf } from '../queued-function.ts';
 import { functionView, versionView } from '../views.ts';
 
 const waitMsMax = 600_000;
@@ -81,6 +82,10 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     mustCreate: boolean,
   ) {
     const result = await functions.put(where, definition, { mustCreate });
+    // What waits in its queue goes by the new settings, also where nothing more is accepted.
+    await options.queue
+      .setRoom(laneOf(queuedFunctionOf(result.entry)))
+      .catch(error => options.log.warn('its jobs go by the old settings for now', { error }));
     if (result.version !== undefined) await versions.settled(result.version, waitMs);
     return {
       status: result.outcome === 'created' ? 201 : 200,
@@ -211,15 +216,18 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
     return functionView(entry, await latestOf(entry));
   });
 
-  app.get(`${base}/:name/token`, async request => tokenView(find(request.params).token));
+  const tokenView = (entry: FunctionEntry): TokenView => ({
+    token: entry.token,
+    signingKey: options.signingKeyOf(entry.row.id),
+  });
 
-  app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request =>
-    tokenView(await functions.rotateToken(find(request.params))),
-  );
-}
+  app.get(`${base}/:name/token`, async request => tokenView(find(request.params)));
 
-function tokenView(token: string): TokenView {
-  return { token, signingKey: signingKeyOf(token) };
+  app.post(`${base}/:name/token`, { config: { takesNothing: true } }, async request => {
+    const entry = find(request.params);
+    await functions.rotateToken(entry);
+    return tokenView(entry);
+  });
 }
 
 function matchesLabel(

@@ -1,6 +1,7 @@
 /** `/v1/namespaces/{ns}/invocations`: what became of calls, what went in and came out, and calling again. */
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
+import type { InvocationView } from '../../../client/api.ts';
 import { nameSchema } from '../../domain/function.ts';
 import {
   failureKinds,
@@ -124,7 +125,12 @@ async function jobPage(
   query: z.output<typeof invocationQuerySchema>,
   { queue, calls, registry }: ControlPlaneOptions,
 ) {
-  const { state, function: name, limit, cursor } = query;
+  const { state, function: name, limit, cursor, ...others } = query;
+  const [other] = Object.entries(others).find(([, value]) => value !== undefined) ?? [];
+  if (other !== undefined) {
+    const detail = `${other}: async calls that are ${state} are found by function only`;
+    throw new GatewayError('QUERY_INVALID', detail);
+  }
   const functionId = name === undefined ? undefined : registry.get(namespace, name)?.row.id;
   if (name !== undefined && functionId === undefined) throw noFunction(name, namespace);
   const jobs = await queue.list({
@@ -132,10 +138,14 @@ async function jobPage(
     ...(functionId !== undefined && { functionId }),
     ...(cursor !== undefined && { after: cursor }),
   });
-  const whole = await Promise.all(jobs.map(({ id }) => queue.find(id)));
-  const found = whole.filter(job => job !== undefined);
+  const items: InvocationView[] = [];
+  // One after another: the result of each may be long.
+  for (const { id } of jobs) {
+    const job = await queue.find(id);
+    if (job !== undefined) items.push(jobView(job, await calls.tell(job)));
+  }
   return {
-    items: await Promise.all(found.map(async job => jobView(job, await calls.tell(job)))),
+    items,
     ...(jobs.length === limit && { next: jobs.at(-1)!.id }),
   };
 }

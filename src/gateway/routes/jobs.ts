@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { nameSchema } from '../../domain/function.ts';
 import { parseDuration } from '../../domain/units.ts';
 import { GatewayError } from '../../errors.ts';
+import { representationOf } from '../../queue/callbacks.ts';
 import type { ResultHead } from '../../queue/job-call.ts';
 import type { StoredJob } from '../../store/jobs.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
@@ -53,10 +54,12 @@ export function jobRoutes(app: FastifyInstance, options: ControlPlaneOptions): v
       return view(job);
     }
     const result = await calls.resultOf(job);
-    if (job.state === 'cancelled' || result === undefined) {
+    if (job.state === 'cancelled') {
       const detail = `${job.id} was cancelled before it had a result`;
       throw new GatewayError('INVOCATION_CANCELLED', detail);
     }
+    if (result === undefined)
+      throw new GatewayError('DATA_DIRECTORY_UNUSABLE', `the result of ${job.id} is gone`);
     const { head, body } = result;
     if (head.failure !== undefined) throw asError(head, job);
     for (const [name, value] of resultHeaders(head, job)) reply.header(name, value);
@@ -98,6 +101,7 @@ export function jobRoutes(app: FastifyInstance, options: ControlPlaneOptions): v
 }
 
 const cancelWaitMs = 1000;
+const octets = 'application/octet-stream';
 
 /** What the function said is shown to whoever asked, never run by the browser as if it were ours. */
 function resultHeaders(
@@ -110,10 +114,9 @@ function resultHeaders(
     ['content-security-policy', 'sandbox allow-scripts allow-forms allow-popups'],
     ['x-content-type-options', 'nosniff'],
   ];
-  let type = 'application/octet-stream';
-  for (let i = 0; i < headers.length; i += 2)
-    if (headers[i]!.toLowerCase() === 'content-type') type = headers[i + 1]!;
-  return [...found, ['content-type', type]];
+  const own = Object.entries(representationOf(headers));
+  const hasType = own.some(([name]) => name.toLowerCase() === 'content-type');
+  return [...found, ...own, ...(hasType ? [] : [['content-type', octets] as [string, string]])];
 }
 
 function asError({ failure }: ResultHead, { id, state }: StoredJob): GatewayError {

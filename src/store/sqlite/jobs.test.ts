@@ -1,6 +1,6 @@
 /**
  * Jobs in SQLite. Goal: whatever is done in whatever order, it answers as the memory store does; and what it says of
- * commits holds. Method: random operations on both; then real files, with the thread killed, and batches in which one fails.
+ * commits holds. Method: random operations on both; then real files that are closed and opened, and batches in which one fails.
  */
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
@@ -10,10 +10,10 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { newId } from '../../ids.ts';
 import { buildJob, ending, noon } from '../contract-jobs.ts';
-import type { JobStore, LeasedJob, Settlement } from '../jobs.ts';
+import { type JobStore, jobMethods, type LeasedJob, type Settlement } from '../jobs.ts';
 import { createMemoryJobs } from '../memory-jobs.ts';
 import { openDatabase } from './database.ts';
-import { createSqliteJobs, type JobMethods } from './jobs.ts';
+import { createSqliteJobs } from './jobs.ts';
 import { openQueue } from './queue.ts';
 import { queueMigrations } from './queue-migrations.ts';
 
@@ -27,25 +27,11 @@ function direct(): { jobs: JobStore; close(): void } {
   const { connection, close } = openDatabase({ path: newPath(), migrations: queueMigrations });
   const methods = createSqliteJobs(connection.db);
   const jobs = Object.fromEntries(
-    (
-      [
-        'enqueue',
-        'claim',
-        'extend',
-        'settle',
-        'cancel',
-        'recover',
-        'find',
-        'list',
-        'counts',
-        'sweep',
-        'blobs',
-      ] as const
-    ).map(name => [
+    jobMethods.map(name => [
       name,
       async (...args: unknown[]) =>
         connection.write(() =>
-          (methods[name as keyof JobMethods] as (...a: unknown[]) => unknown).apply(methods, args),
+          (methods[name] as (...args: unknown[]) => unknown).apply(methods, args),
         ),
     ]),
   ) as unknown as JobStore;

@@ -1,6 +1,7 @@
 /**
  * The facet `jobs` in SQL. Methods are synchronous: they run in the queue's thread (queue-thread.ts), many in one
- * transaction. Every statement finds its rows by an index, in a number that does not grow with what waits.
+ * transaction. All that a job passes finds its rows by an index, in a number that does not grow with what waits; `list` looks
+ * through what there is, newest first.
  */
 import { assertEnqueue, assertSettle } from '../job-rules.ts';
 import type {
@@ -192,6 +193,10 @@ class SqliteJobs implements JobMethods {
     return 'cancelled';
   }
 
+  setRoom(lanes: ReadonlyArray<{ id: string; runningMax: number }>): void {
+    for (const { id, runningMax } of lanes) this.#sql.setRoom.run(runningMax, id);
+  }
+
   recover(nowMs: number): number {
     const rows = this.#sql.runningAll.all() as Row[];
     for (const row of rows) this.#giveBack(row, nowMs);
@@ -293,6 +298,7 @@ function prepare(db: SqliteConnection['db']) {
       WHERE id = ?`),
     leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
       WHERE id = ?`),
+    setRoom: sql('UPDATE lanes SET running_max = ? WHERE id = ?'),
     served: sql('UPDATE lanes SET served = ? WHERE id = ?'),
     lastServed: sql('SELECT coalesce(max(served), 0) AS served FROM lanes'),
     waitingLanes: sql(`SELECT id, ready, running_max - running AS room FROM lanes

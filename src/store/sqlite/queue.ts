@@ -24,6 +24,9 @@ export const transactionOperationsMax = 1000;
 /** So many do not wait for the end of the turn: else callers that were answered together would wait together again. */
 const startedOperationsMin = 8;
 
+/** With the thread at once: one that it does, one that it does next. */
+const batchesMax = 2;
+
 interface Waiting {
   operation: Operation;
   resolve(value: unknown): void;
@@ -49,6 +52,7 @@ export function openQueue(path: string): QueueFile {
       extend: method('extend'),
       settle: method('settle'),
       cancel: method('cancel', 'missing'),
+      setRoom: method('setRoom', undefined),
       recover: method('recover', 0),
       find: method('find', undefined),
       list: method('list', []),
@@ -64,8 +68,8 @@ class ThreadedQueue {
   readonly #path: string;
   #worker: Worker | undefined;
   #waiting: Waiting[] = [];
-  /** What the thread has. */
-  #sent: Waiting[] = [];
+  /** What the thread has: a message each. */
+  #batches: Waiting[][] = [];
   #isScheduled = false;
   #closed: Promise<void> | undefined;
   #onClosed: (() => void) | undefined;
@@ -74,7 +78,7 @@ class ThreadedQueue {
     this.#path = path;
   }
 
-  /** `empty`: what it comes to while there is no file; undefined, with three arguments, is an answer too. */
+  /** `empty`: what a question comes to while there is no file. */
   do(method: keyof JobMethods, args: unknown[], empty?: unknown): Promise<unknown> {
     assert(this.#closed === undefined, openRule);
     const needsFile = method === 'enqueue' || method === 'settle' || method === 'extend';
@@ -83,24 +87,32 @@ class ThreadedQueue {
     if (!needsFile && isIdle && !existsSync(this.#path)) return Promise.resolve(empty);
     return new Promise((resolve, reject) => {
       this.#waiting.push({ operation: { method, args }, resolve, reject });
-      if (this.#sent.length > 0) return;
-      // Behind all that this turn of the loop brings; but where it brings much, thread and loop work at the same time.
-      if (this.#waiting.length >= startedOperationsMin) this.#send();
-      else if (!this.#isScheduled) {
+      if (this.#mayStart) this.#send();
+      else if (!this.#isScheduled && this.#batches.length === 0) {
+        // Behind all that this turn of the loop brings.
         this.#isScheduled = true;
-        setImmediate(this.#send);
+        setImmediate(this.#flush);
       }
     });
   }
 
-  readonly #send = (): void => {
+  /** Where a turn brings much, the thread begins before its end, and has its next batch when it is done with one. */
+  get #mayStart(): boolean {
+    return this.#waiting.length >= startedOperationsMin && this.#batches.length < batchesMax;
+  }
+
+  readonly #flush = (): void => {
     this.#isScheduled = false;
-    if (this.#sent.length > 0 || this.#waiting.length === 0) return;
-    this.#sent = this.#waiting.splice(0, transactionOperationsMax);
+    if (this.#waiting.length > 0 && this.#batches.length === 0) this.#send();
+  };
+
+  #send(): void {
+    const batch = this.#waiting.splice(0, transactionOperationsMax);
+    this.#batches.push(batch);
     this.#worker ??= this.#start();
     this.#worker.ref();
-    this.#post({ kind: 'do', operations: this.#sent.map(({ operation }) => operation) });
-  };
+    this.#post({ kind: 'do', operations: batch.map(({ operation }) => operation) });
+  }
 
   #post(message: ToQueueThread): void {
     this.#worker!.postMessage(message);
@@ -119,11 +131,11 @@ class ThreadedQueue {
 
   #receive(message: FromQueueThread): void {
     if (message.kind === 'closed') return this.#onClosed?.();
-    const sent = this.#sent;
-    this.#sent = [];
-    this.#send();
-    if (this.#sent.length === 0) this.#worker?.unref();
-    for (const [i, waiting] of sent.entries()) finish(waiting, message.results[i]!);
+    const batch = this.#batches.shift()!;
+    if (this.#mayStart) this.#send();
+    else this.#flush();
+    if (this.#batches.length === 0) this.#worker?.unref();
+    for (const [i, waiting] of batch.entries()) finish(waiting, message.results[i]!);
   }
 
   /** What it was about to do may have been done: nobody is told that it was. */
@@ -131,11 +143,11 @@ class ThreadedQueue {
     if (this.#worker !== worker) return;
     this.#worker = undefined;
     const detail = `the thread that writes the queue is gone: ${cause.message}`;
-    const sent = this.#sent;
-    this.#sent = [];
-    for (const { reject } of sent)
+    const batches = this.#batches;
+    this.#batches = [];
+    for (const { reject } of batches.flat())
       reject(new GatewayError('DATA_DIRECTORY_UNUSABLE', detail, { cause }));
-    this.#send();
+    this.#flush();
     this.#onClosed?.();
   }
 
@@ -145,16 +157,9 @@ class ThreadedQueue {
   }
 
   async #close(): Promise<void> {
-    this.#send();
+    if (this.#waiting.length > 0) this.#send();
     const worker = this.#worker;
     if (worker === undefined) return;
-    while (this.#sent.length > 0)
-      await new Promise<void>(resolve => {
-        const last = this.#sent.at(-1)!;
-        const { resolve: done, reject: fail } = last;
-        last.resolve = value => resolve(done(value));
-        last.reject = error => resolve(fail(error));
-      });
     worker.ref();
     await new Promise<void>(resolve => {
       this.#onClosed = resolve;
