@@ -2,7 +2,6 @@
  * `POST /async-function/{name}[.{namespace}][@version][/path]`: the call is accepted, and runs later. What cannot become a
  * call is refused here, while its caller listens.
  */
-import { collect } from '../body.ts';
 import type { Clock } from '../clock.ts';
 import type { FunctionEntry } from '../deploy/registry.ts';
 import type { Caller } from '../domain/record.ts';
@@ -49,11 +48,11 @@ export class Accept {
     }
     const asked = readAsyncHeaders(headers, clock.now());
     if (asked.callbackUrl !== undefined) checkCallback(asked.callbackUrl);
-    const room = this.#roomFor(exchange);
+    const held = { bytes: 0 };
     try {
-      await this.#acceptWhole(exchange, reading, called, asked);
+      await this.#acceptWhole(exchange, reading, called, { asked, held });
     } finally {
-      this.#acceptingBytes -= room;
+      this.#acceptingBytes -= held.bytes;
     }
   }
 
@@ -61,11 +60,11 @@ export class Accept {
     exchange: Exchange,
     reading: Reading,
     { entry, version, caller }: { entry: FunctionEntry; version: Version; caller: Caller },
-    asked: AsyncAsked,
+    { asked, held }: { asked: AsyncAsked; held: { bytes: number } },
   ): Promise<void> {
     const { calls, refuseInput } = this.#options;
     const { method } = exchange.head;
-    const body = await this.#wholeBody(exchange);
+    const body = await this.#wholeBody(exchange, held);
     const error = await refuseInput(version, body);
     if (error !== undefined) throw error;
     const { callId, traceparent } = reading.incoming;
@@ -96,41 +95,35 @@ export class Accept {
     });
   }
 
-  /** Until its body is on disk, or refused. */
-  #roomFor(exchange: Exchange): number {
+  /** `held`: what of it is in memory, until it is on disk or refused. */
+  async #wholeBody(exchange: Exchange, held: { bytes: number }): Promise<Uint8Array> {
     const { bufferedBodyBytesMax } = this.#options;
-    const declared = declaredLength(exchange.head.headers);
-    if (declared > bufferedBodyBytesMax) throw tooLarge(bufferedBodyBytesMax);
-    // Of unknown length it may become the longest there is.
-    const room = Number.isNaN(declared) ? bufferedBodyBytesMax : declared;
-    if (this.#acceptingBytes + room > acceptingBytesMax) {
-      const detail = 'too many bodies are being read to be accepted';
-      throw new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
-    }
-    this.#acceptingBytes += room;
-    return room;
-  }
-
-  async #wholeBody(exchange: Exchange): Promise<Uint8Array> {
+    if (declaredLength(exchange.head.headers) > bufferedBodyBytesMax)
+      throw tooLarge(bufferedBodyBytesMax);
     const given = exchange.body();
     const body = given instanceof Promise ? await given : given;
     if (!isStream(body)) return body;
-    const { bufferedBodyBytesMax } = this.#options;
-    const whole = await collect(body, bufferedBodyBytesMax);
-    if (whole === undefined) throw tooLarge(bufferedBodyBytesMax);
-    return whole;
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of body) {
+      if (held.bytes + chunk.length > bufferedBodyBytesMax) throw tooLarge(bufferedBodyBytesMax);
+      if (this.#acceptingBytes + chunk.length > acceptingBytesMax) {
+        const detail = 'too many bodies are being read to be accepted';
+        throw new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
+      }
+      held.bytes += chunk.length;
+      this.#acceptingBytes += chunk.length;
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks, held.bytes);
   }
 }
 
-/** NaN where it is not told; 0 where there is none. */
+/** 0 where it is not told. */
 function declaredLength(headers: readonly string[]): number {
-  let isChunked = false;
-  for (let i = 0; i < headers.length; i += 2) {
-    const name = headers[i]!.toLowerCase();
-    if (name === 'content-length') return Number(headers[i + 1]);
-    isChunked ||= name === 'transfer-encoding';
-  }
-  return isChunked ? Number.NaN : 0;
+  for (let i = 0; i < headers.length; i += 2)
+    if (headers[i]!.length === 14 && headers[i]!.toLowerCase() === 'content-length')
+      return Number(headers[i + 1]);
+  return 0;
 }
 
 function tooLarge(bytesMax: number): GatewayError {

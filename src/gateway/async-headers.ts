@@ -42,7 +42,7 @@ const readers: Record<string, (asked: AsyncAsked, value: string, nowMs: number) 
     const isMoment = /^\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)$/.test(
       value,
     );
-    const ms = isMoment ? Date.parse(value) : Number.NaN;
+    const ms = isMoment && isDay(value) ? Date.parse(value) : Number.NaN;
     if (Number.isNaN(ms)) throw invalid('X-Run-At', 'write a moment: 2026-01-31T12:00:00Z');
     asked.dueMs = dueAt('X-Run-At', ms, nowMs);
   },
@@ -68,6 +68,13 @@ const readers: Record<string, (asked: AsyncAsked, value: string, nowMs: number) 
     asked.idempotencyKey = value;
   },
 };
+
+/** `Date.parse` takes the 30th of February for a day in March. */
+function isDay(moment: string): boolean {
+  const day = moment.slice(0, 10);
+  const ms = Date.parse(`${day}T00:00:00Z`);
+  return !Number.isNaN(ms) && new Date(ms).toISOString().startsWith(day);
+}
 
 /** What is past is due at once. */
 function dueAt(name: string, ms: number, nowMs: number): number {

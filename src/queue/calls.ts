@@ -171,8 +171,9 @@ export class Calls {
     let attempt: { instance: string | undefined } | undefined;
     let tried: CallTry;
     try {
-      input = this.#recall(job.id) ?? (await this.#inputOf(job));
-      if (input === undefined) throw new GatewayError('INTERNAL', 'the input of the job is gone');
+      input = this.#recall(job.id) ?? (await this.#inputOf(job).catch(() => undefined));
+      if (input === undefined)
+        throw new GatewayError('JOB_LOST', 'the input of the job is gone, or damaged');
       if (job.lost >= lostMax) throw lostJob(job);
       version = await this.#options.versionOf(job.functionId, input.head);
       const call = callOf(job, version, input, job.attempts + job.lost + 1);
@@ -272,12 +273,17 @@ export class Calls {
     return storyIn(job.sealedStory, this.#options.payloads);
   }
 
-  /** What a job is about, for people: of its input, or of its result. */
-  async tell(job: StoredJob): Promise<CallTold> {
-    const result = await this.resultOf(job);
+  /**
+   * What a job is about, for people: of its input, or of its result; as far as they can be opened. `inRow`: without what would
+   * have to be read from files.
+   */
+  async tell(whole: StoredJob, { inRow = false } = {}): Promise<CallTold> {
+    const { inputBlob, resultBlob, ...row } = whole;
+    const job: StoredJob = inRow ? row : whole;
+    const result = await this.resultOf(job).catch(() => undefined);
     let about = result?.head.about;
     if (about === undefined) {
-      const input = await this.#inputOf(job);
+      const input = await this.#inputOf(job).catch(() => undefined);
       about = input && aboutOf(input.head);
     }
     const attempts = result?.head.attempts ?? this.#storyOf(job).attempts;

@@ -1,9 +1,10 @@
 /** Goal: no request reaches a private address, however it is named. Method: a real server, and look-ups of the test's own. */
 import assert from 'node:assert/strict';
 import { createServer } from 'node:http';
-import type { AddressInfo, LookupFunction } from 'node:net';
+import { type AddressInfo, createServer as createTcpServer, type LookupFunction } from 'node:net';
 import { after, test } from 'node:test';
 import { systemClock } from '../clock.ts';
+import { GatewayError } from '../errors.ts';
 import { CallSignal } from '../invoke/invoke.ts';
 import { isPublic, Outbound } from './outbound.ts';
 
@@ -44,6 +45,7 @@ test('what is public, and what is not', () => {
       '64:ff9b::7f00:1',
       '2002:7f00:1::',
     ],
+    ...['::127.0.0.1', '::a00:1', '::ffff:0:7f00:1', '5f00::1', '3fff::1', '168.63.129.16'],
     ...['::ffff:127.0.0.1', '::ffff:10.0.0.1', '::ffff:a9fe:a9fe', 'not an address'],
   ])
     assert.equal(isPublic(address), false, address);
@@ -85,4 +87,38 @@ test('redirections are told, not followed; and what may be private is asked', as
 test('what does not answer is unreachable', async () => {
   const outbound = new Outbound({ allowPrivate: true, clock: systemClock });
   await assert.rejects(post(outbound, 'http://127.0.0.1:9/'), { code: 'UPSTREAM_UNREACHABLE' });
+});
+
+test('a server that answers 101, or closes, or an abort: each is told, and nothing waits', async () => {
+  const answers = [
+    'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n',
+    '',
+  ];
+  const odd = createTcpServer(socket => {
+    socket.on('error', () => {});
+    socket.once('data', () => {
+      const text = answers.shift();
+      if (text === undefined) return;
+      if (text === '') socket.end();
+      else socket.write(text);
+    });
+  });
+  await new Promise<void>(resolve => odd.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${(odd.address() as AddressInfo).port}/`;
+  const outbound = new Outbound({ allowPrivate: true, clock: systemClock });
+  await assert.rejects(post(outbound, url), { message: /answered 101/ });
+  await assert.rejects(post(outbound, url), { code: 'UPSTREAM_UNREACHABLE' });
+  const signal = new CallSignal();
+  const waits = outbound.post(url, { headers: {}, body: Buffer.from('x') }, signal);
+  signal.abort(new GatewayError('GATEWAY_STOPPING', 'it stops'));
+  await assert.rejects(waits, { code: 'GATEWAY_STOPPING' });
+  odd.close();
+});
+
+test('the scheme may be written in capitals', async () => {
+  const outbound = new Outbound({ allowPrivate: true, clock: systemClock });
+  await assert.rejects(post(outbound, `HTTPS://127.0.0.1:${port}/`), {
+    code: 'UPSTREAM_UNREACHABLE',
+    message: /SSL|wrong version|EPROTO|closed/i,
+  });
 });

@@ -28,7 +28,7 @@ export interface OutboundOptions {
   lookup?: LookupFunction;
 }
 
-/** Networks of nobody's public machines, by RFC 6890 and its updates. */
+/** Networks of nobody's public machines, by RFC 6890 and its updates, and Azure's own host. */
 const privateNetworks: ReadonlyArray<[string, number]> = [
   ['0.0.0.0', 8],
   ['10.0.0.0', 8],
@@ -45,13 +45,17 @@ const privateNetworks: ReadonlyArray<[string, number]> = [
   ['203.0.113.0', 24],
   ['224.0.0.0', 4],
   ['240.0.0.0', 4],
-  ['::', 127],
+  ['168.63.129.16', 32],
+  ['::', 96],
+  ['::ffff:0:0:0', 96],
   ['64:ff9b::', 96],
   ['64:ff9b:1::', 48],
   ['100::', 64],
   ['2001::', 23],
   ['2001:db8::', 32],
   ['2002::', 16],
+  ['3fff::', 20],
+  ['5f00::', 16],
   ['fc00::', 7],
   ['fe80::', 9],
   ['ff00::', 8],
@@ -90,9 +94,8 @@ export class Outbound {
     signal: CallSignal,
   ): Promise<OutboundAnswer> {
     this.check(url);
-    const { request } = url.startsWith('https:')
-      ? await import('node:https')
-      : await import('node:http');
+    const { request } =
+      new URL(url).protocol === 'https:' ? await import('node:https') : await import('node:http');
     const options: RequestOptions = {
       method: 'POST',
       headers: { ...headers, 'content-length': String(body.length) },
@@ -103,20 +106,29 @@ export class Outbound {
     return new Promise((resolve, reject) => {
       const sent: ClientRequest = request(url, options);
       const { clock } = this.#options;
-      const late = clock.after(outboundLimits.answerMsMax, () =>
-        sent.destroy(new Error(`no answer within ${outboundLimits.answerMsMax / 1000} s`)),
+      const fail = (error: Error) => {
+        late.cancel();
+        reject(signal.reason ?? asFailure(error, url));
+        sent.destroy();
+      };
+      const { answerMsMax } = outboundLimits;
+      const late = clock.after(answerMsMax, () =>
+        fail(new Error(`no answer within ${answerMsMax / 1000} s`)),
       );
-      signal.onAbort(reason => sent.destroy(reason));
+      signal.onAbort(fail);
       sent.on('response', (response: IncomingMessage) => {
         late.cancel();
         resolve({ status: response.statusCode!, retryAfter: response.headers['retry-after'] });
         // Whatever it says is of no use.
         response.destroy();
       });
-      sent.on('error', error => {
-        late.cancel();
-        reject(signal.reason ?? asFailure(error, url));
+      // Without a listener a server that upgrades would be heard of no more.
+      sent.on('upgrade', (_response, socket) => {
+        socket.destroy();
+        fail(new Error('it answered 101, which nobody asked for'));
       });
+      sent.on('error', fail);
+      sent.on('close', () => fail(new Error('the connection was closed')));
       sent.end(body);
     });
   }

@@ -7,8 +7,10 @@ import { test } from 'node:test';
 import type { Clock } from '../clock.ts';
 import { noRetry } from '../domain/retry.ts';
 import { GatewayError } from '../errors.ts';
+import { newId } from '../ids.ts';
 import type { Call, CallSignal, Reply } from '../invoke/invoke.ts';
 import { failedReply } from '../invoke/invoke.ts';
+import { buildJob } from '../store/contract-jobs.ts';
 import { type JobStore, jobMethods } from '../store/jobs.ts';
 import { createMemoryJobs } from '../store/memory-jobs.ts';
 import { FakeClock } from '../testing/fake-clock.ts';
@@ -223,6 +225,31 @@ test('a mistake of ours gives a job back, and ends nothing', async () => {
   await queue.stop(0);
 });
 
+test('what is damaged costs its own job, or its own story', async () => {
+  const clock = new FakeClock();
+  const jobs = createMemoryJobs();
+  const invoke = async () => answer(200);
+  const { queue, calls, submit } = buildQueue({ jobs, clock, invoke });
+  const garbage = Uint8Array.of(1, 2, 3);
+  const broken = buildJob({ acceptedMs: clock.now(), dueMs: clock.now(), sealedInput: garbage });
+  await queue.submit([broken]);
+  await clock.advance(0);
+  const ended = (await jobs.find(broken.id))!;
+  assert.equal(ended.state, 'failed');
+  assert.equal((await calls.tell(ended)).result?.failure?.code, 'JOB_LOST');
+  const id = await submit('', { dueMs: clock.now() + 1000 });
+  await clock.advance(1);
+  const { jobs: leased } = await jobs.claim({ limit: 1, nowMs: clock.now() + 1000, leaseMs: 1 });
+  const outcome = { kind: 'retry' as const, dueMs: clock.now() + 1000 };
+  const settled = { id, lease: leased[0]!.lease, nowMs: clock.now(), isCounted: true, next: [] };
+  await jobs.settle([{ ...settled, outcome, sealedStory: garbage }]);
+  await clock.advance(2000);
+  const whole = (await jobs.find(id))!;
+  assert.equal(whole.state, 'succeeded');
+  assert.equal((await calls.tell(whole)).attempts.length, 1);
+  await queue.stop(0);
+});
+
 test('what is cancelled while it is on its way, or between two tries, is not tried', async () => {
   const clock = new FakeClock();
   const store = createMemoryJobs();
@@ -325,7 +352,7 @@ test('what follows an end is there with it', async () => {
       assert.equal(Buffer.from(body).toString(), 'x');
       const lane = { id: 'callback fn_a', runningMax: 1, waitingMax: 1 };
       const { namespace, functionId, priority } = job;
-      const id = `${job.id.slice(0, -1)}0`;
+      const id = newId('inv', clock.now());
       const times = { acceptedMs: clock.now(), dueMs: clock.now() + minute };
       return [
         { id, kind: 'callback', namespace, functionId, priority, lane, ...times, parent: job.id },

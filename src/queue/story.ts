@@ -31,7 +31,13 @@ export function storyIn(
   sealed: Uint8Array | undefined,
   { openText }: { openText(sealed: Uint8Array): string },
 ): Story {
-  return sealed === undefined ? emptyStory : (JSON.parse(openText(sealed)) as Story);
+  if (sealed === undefined) return emptyStory;
+  try {
+    return JSON.parse(openText(sealed)) as Story;
+  } catch {
+    // A damaged one costs what it told, not the job.
+    return emptyStory;
+  }
 }
 
 /** Also where some of them are not told any more. */

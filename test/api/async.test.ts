@@ -160,6 +160,7 @@ describe('an async call', () => {
     ['x-delay', '32d', /X-Delay: at most 31 days/],
     ['x-run-at', 'tomorrow', /X-Run-At: write a moment/],
     ['x-run-at', '2026-13-41T00:00:00Z', /X-Run-At: write a moment/],
+    ['x-run-at', '2026-02-30T00:00:00Z', /X-Run-At: write a moment/],
     ['x-priority', '10', /X-Priority: write 0 to 9/],
     ['x-callback-url', 'ftp://example.com/', /X-Callback-Url: write an http/],
     ['x-callback-url', 'nothing', /X-Callback-Url: write an http/],

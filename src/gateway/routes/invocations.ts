@@ -139,10 +139,12 @@ async function jobPage(
     ...(cursor !== undefined && { after: cursor }),
   });
   const items: InvocationView[] = [];
-  // One after another: the result of each may be long.
   for (const { id } of jobs) {
     const job = await queue.find(id);
-    if (job !== undefined) items.push(jobView(job, await calls.tell(job)));
+    if (job === undefined) continue;
+    const view = jobView(job, await calls.tell(job, { inRow: true }));
+    // A long input, or result, is in a file, and not read for a list.
+    items.push({ ...view, function: registry.byId(job.functionId)?.row.name ?? view.function });
   }
   return {
     items,

@@ -90,14 +90,17 @@ export function jobRoutes(app: FastifyInstance, options: ControlPlaneOptions): v
       throw new GatewayError('FUNCTION_NOT_FOUND', `the function of ${id} has been removed`);
     if (version !== undefined) await options.functions.pinned(entry, version);
     const redriven = await calls.redrive(job, queuedFunctionOf(entry), version);
-    if (redriven === undefined) {
-      const detail = `${id} has succeeded; its input is not kept`;
-      throw new GatewayError('BODIES_NOT_KEPT', detail);
-    }
+    if (redriven === undefined) throw withoutInput(job);
     const location = `/v1/namespaces/${job.namespace}/invocations/${redriven.id}`;
     reply.code(202).header('location', location);
     return { id: redriven.id, location };
   });
+}
+
+function withoutInput({ id, state }: StoredJob): GatewayError {
+  return state === 'succeeded'
+    ? new GatewayError('BODIES_NOT_KEPT', `${id} has succeeded; its input is not kept`)
+    : new GatewayError('DATA_DIRECTORY_UNUSABLE', `the input of ${id} is gone`);
 }
 
 const cancelWaitMs = 1000;

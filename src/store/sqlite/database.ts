@@ -190,7 +190,7 @@ const meanings: Record<number, string> = {
 const busyCode = 5;
 
 /** Errors that are neither of SQLite nor of the file system are ours, and stay as they are. */
-function toGatewayError(error: unknown, file: string): unknown {
+export function toGatewayError(error: unknown, file: string): unknown {
   if (!(error instanceof Error) || isGatewayError(error)) return error;
   const { code, errcode, message } = error as Error & { code?: string; errcode?: number };
   if (code === 'ERR_SQLITE_ERROR' && errcode !== undefined) {

@@ -5,7 +5,7 @@
 import type { StatementSync } from 'node:sqlite';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { isGatewayError } from '../../errors.ts';
-import { type Database, openDatabase } from './database.ts';
+import { type Database, openDatabase, toGatewayError } from './database.ts';
 import { createSqliteJobs, type JobMethods } from './jobs.ts';
 import { queueMigrations } from './queue-migrations.ts';
 
@@ -71,7 +71,7 @@ class QueueThread {
       if (!db.isTransaction) throw error;
       rollBack.run();
       release.run();
-      return { error: asThreadError(error) };
+      return { error: asThreadError(toGatewayError(error, this.#path)) };
     }
   }
 }
