@@ -26,12 +26,13 @@ import type { Driver } from './driver/driver.ts';
 import { createHttpDriver } from './driver/http.ts';
 import { createExpress } from './driver/process/framework.ts';
 import { markVariable } from './driver/process/keeper.ts';
-import { openProcessDriver, type ProcessDriver } from './driver/process/process.ts';
+import { openProcessDriver } from './driver/process/process.ts';
 import { readRuntimes, stageRuntimes, stageSdks } from './driver/process/runtimes.ts';
 import { Users } from './driver/process/users.ts';
 import { GatewayError } from './errors.ts';
 import { Accept } from './gateway/accept.ts';
 import { createDataPlane } from './gateway/data-plane.ts';
+import { registerGauges } from './gateway/gauges.ts';
 import { queuedFunctionOf } from './gateway/queued-function.ts';
 import { createServer } from './gateway/server.ts';
 import { newSecret, random } from './ids.ts';
@@ -53,7 +54,6 @@ import { Payloads } from './queue/payloads.ts';
 import { Queue } from './queue/queue.ts';
 import { Slots } from './slots.ts';
 import { createSqliteRecords } from './store/records/sqlite.ts';
-import type { RecordStore } from './store/records.ts';
 import { openSqliteStore } from './store/sqlite/sqlite.ts';
 import type { Store } from './store/store.ts';
 import { Metrics } from './telemetry/metrics.ts';
@@ -280,7 +280,10 @@ async function build(
     },
     isReady: () => state === 'ready',
   });
-  registerGauges(metrics, { pool, processes, registry, records });
+  registerGauges(metrics, {
+    ...{ pool, registry, records, queue: queue.queue },
+    warmSizes: () => processes.warmSizes(),
+  });
 
   let stopped: Promise<void> | undefined;
   async function stop(): Promise<void> {
@@ -441,47 +444,4 @@ function runtimesDirectory(): string {
     directory = above;
   }
   return join(directory, 'runtimes');
-}
-
-function registerGauges(
-  metrics: Metrics,
-  parts: { pool: Pool; processes: ProcessDriver; registry: Registry; records: RecordStore },
-): void {
-  const { pool, processes, registry, records } = parts;
-  metrics.gauge('fnway_instances', 'Instances by function, version and state.', () =>
-    pool.counts().flatMap(({ version, ready, busy, starting }) => {
-      const labels = {
-        namespace: version.namespace,
-        function: version.name,
-        version: String(version.number),
-      };
-      return Object.entries({ ready, busy, starting }).map(([state, value]) => ({
-        labels: { ...labels, state },
-        value,
-      }));
-    }),
-  );
-  metrics.gauge('fnway_calls_waiting', 'Calls that wait for an instance.', () =>
-    pool.counts().map(({ version, waiting }) => ({
-      labels: {
-        namespace: version.namespace,
-        function: version.name,
-        version: String(version.number),
-      },
-      value: waiting,
-    })),
-  );
-  metrics.gauge(
-    'fnway_warm_processes',
-    'Linked processes that are ready to become an instance.',
-    () => processes.warmSizes().map(({ runtime, size }) => ({ labels: { runtime }, value: size })),
-  );
-  metrics.gauge('fnway_functions', 'Functions registered.', () => [
-    { labels: {}, value: registry.size },
-  ]);
-  metrics.gauge(
-    'fnway_records_dropped',
-    'Records, lines and bodies that had no room or could not be written, since the start.',
-    () => Object.entries(records.dropped).map(([kind, value]) => ({ labels: { kind }, value })),
-  );
 }

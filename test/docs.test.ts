@@ -149,7 +149,7 @@ test('the page of the manifest names every key that a definition may have', () =
 
 test('the page on observing names every metric', () => {
   const told = [...read('docs/operate/observe.md').matchAll(/^\| `(fnway_\w+)` \|/gm)];
-  const code = ['src/telemetry/metrics.ts', 'src/main.ts'].map(read).join('\n');
+  const code = ['src/telemetry/metrics.ts', 'src/gateway/gauges.ts'].map(read).join('\n');
   const made = code.matchAll(/(?:\.gauge\(|family\()(?:\s*lines,)?\s*'(fnway_\w+)'/g);
   assert.deepEqual(told.map(([, name]) => name).sort(), [...made].map(([, name]) => name).sort());
 });

@@ -32,6 +32,9 @@ export const callbackRetry: RetryPolicy = {
   on: ['3xx', '4xx', '5xx'],
 };
 
+/** Before the id of the function whose callbacks share a lane. */
+export const callbackLane = 'callback ';
+
 /** To one function's callbacks at once. */
 export const callbacksRunningMax = 32;
 
@@ -83,7 +86,7 @@ export class Callbacks {
       },
     };
     const { namespace, functionId } = job;
-    const lane = { id: `callback ${functionId}`, runningMax: callbacksRunningMax };
+    const lane = { id: `${callbackLane}${functionId}`, runningMax: callbacksRunningMax };
     return [
       {
         ...{ id: newId('inv', nowMs), kind: 'callback', namespace, functionId, parent: job.id },

@@ -16,6 +16,7 @@ import type {
   Enqueued,
   JobQuery,
   JobStore,
+  LaneCount,
   LeasedJob,
   NewJob,
   Settlement,
@@ -90,6 +91,9 @@ export class Queue {
   #offsetMs: number | undefined;
   #heartbeat: Timer | undefined;
   #sweeping: Timer | undefined;
+  #lanes: LaneCount[] = [];
+  /** Since the start of this gateway. */
+  readonly ended: Record<EndState, number> = { succeeded: 0, failed: 0, dead: 0, cancelled: 0 };
   #stopped: Promise<void> | undefined;
   #onIdle: (() => void) | undefined;
 
@@ -116,6 +120,18 @@ export class Queue {
     if (dueMs <= this.#options.clock.now()) this.#pump();
     else this.#wakeAt(dueMs);
     return accepted;
+  }
+
+  /** What waits and runs, as it was when this was asked for last; it is looked up anew for the next time. */
+  lanes(): readonly LaneCount[] {
+    if (this.#stopped === undefined)
+      void this.#options.jobs.counts().then(
+        counts => {
+          this.#lanes = counts;
+        },
+        () => {},
+      );
+    return this.#lanes;
   }
 
   /** The room of a function has changed: what waits in its lane may go on, or has to wait. */
@@ -151,6 +167,7 @@ export class Queue {
     const { jobs, clock } = this.#options;
     const outcome = await jobs.cancel(id, { nowMs: clock.now() });
     if (outcome === 'cancelled') {
+      this.ended.cancelled++;
       this.#waiters.done(id);
       this.#pump();
     }
@@ -315,6 +332,8 @@ export class Queue {
       try {
         const [outcome] = await jobs.settle([{ id, lease, nowMs: clock.now(), ...settlement }]);
         if (outcome === 'lost') log.warn('a job had been given to somebody else', { job: id });
+        if (outcome === 'settled' && ending.outcome.kind === 'end')
+          this.ended[ending.outcome.state]++;
         if (ending.outcome.kind === 'end') this.#waiters.done(id);
         // Where an earlier try failed, this one's `lost` may mean that it had been stored: then nothing is removed.
         const needless = outcome === 'settled' ? blobs.afterwards : isFirst ? blobs.ifLost : [];

@@ -113,6 +113,12 @@ export interface StoredJob extends JobFacts {
   resultBlob?: string;
 }
 
+export interface LaneCount {
+  lane: string;
+  waiting: number;
+  running: number;
+}
+
 export interface JobQuery {
   namespace: string;
   functionId?: string;
@@ -157,7 +163,7 @@ export interface JobStore {
   /** Newest first, without inputs, results and stories. */
   list(query: JobQuery): Promise<StoredJob[]>;
   /** By lane, where there are any. */
-  counts(): Promise<Array<{ lane: string; waiting: number; running: number }>>;
+  counts(): Promise<LaneCount[]>;
   /** Removes up to `limit` of what ended before these times, and keys that are over; blobs that nobody names any more. */
   sweep(options: {
     nowMs: number;

@@ -24,8 +24,7 @@ export interface QueueFixtureOptions {
   retry?: RetryPolicy;
   concurrency?: number;
   isAlone?: boolean;
-  /** The function is gone. */
-  isRemoved?: () => boolean;
+
   following?(end: CallEnd): Promise<NewJob[]>;
 }
 
@@ -41,7 +40,7 @@ export function answer(status: number, text = ''): Reply {
 }
 
 export function buildQueue(options: QueueFixtureOptions): QueueFixture {
-  const { jobs, clock, invoke, retry, concurrency = 10, isRemoved = () => false } = options;
+  const { jobs, clock, invoke, retry, concurrency = 10 } = options;
   const sealer = createSealer(new Uint8Array(32));
   const payloads = new Payloads({ sealer, blobs: createMemoryBlobs() });
   const called: QueuedFunction = {
@@ -59,7 +58,7 @@ export function buildQueue(options: QueueFixtureOptions): QueueFixture {
     ...{ queue, payloads, invoke, clock, random: () => 0, resultBytesMax: 1000 },
     log: silentLog,
     versionOf: async () => version,
-    functionOf: () => (isRemoved() ? undefined : called),
+    functionOf: () => called,
     hide: (_functionId, failure) => failure,
     following: options.following ?? (async () => []),
   });

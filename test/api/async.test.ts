@@ -338,6 +338,42 @@ describe('trying again', () => {
     assert.deepEqual([said.state, said.attempts?.length], ['failed', 1]);
   });
 
+  test('an instance that is killed, and a call that takes too long, are failures of a try', async () => {
+    await gateway.put('dies', {
+      runtime: 'node',
+      timeout: '300ms',
+      retry: { attempts: 2, minDelay: '10ms' },
+      source: {
+        files: {
+          'handler.mjs': `export default async (request) => {
+  if ((await request.text()) === 'kill') process.kill(process.pid, 'SIGKILL');
+  await new Promise(() => {});
+};`,
+        },
+      },
+    });
+    for (const [body, reason] of [
+      ['kill', 'crashed'],
+      ['sleep', 'timeout'],
+    ]) {
+      const view = await ended(await accepted(await post('/async-function/dies', { body: body! })));
+      assert.equal(view.state, 'dead');
+      assert.deepEqual(
+        view.attempts?.map(({ failure }) => failure?.reason),
+        [reason, reason],
+      );
+    }
+  });
+
+  test('jobs of a function that is removed end, and say so', async () => {
+    await gateway.put('leaves', { script: 'cat' });
+    const headers = { 'x-delay': '400ms' };
+    const id = await accepted(await post('/async-function/leaves', { headers }));
+    await client.removeFunction('leaves');
+    const view = await ended(id);
+    assert.deepEqual([view.state, view.failure?.code], ['failed', 'FUNCTION_NOT_FOUND']);
+  });
+
   test('only where the function asks for it: else one try, and it has failed', async () => {
     await gateway.put('once', { script: 'exit 3' });
     const id = await accepted(await post('/async-function/once'));
@@ -437,6 +473,21 @@ describe('a callback', () => {
     assert.equal(problem.code, 'FUNCTION_FAILED');
     assert.equal(problem.requestId, called.request.headers['x-fnway-invocation']);
   });
+});
+
+test('metrics tell of jobs', async () => {
+  await gateway.put('measured', { script: 'sleep 30', queue: { concurrency: 1 } });
+  const ids = await Promise.all(
+    [1, 2].map(async () => accepted(await post('/async-function/measured'))),
+  );
+  const metrics = async () => (await gateway.call('/metrics')).text();
+  const series = 'fnway_jobs{namespace="default",function="measured",kind="call",state=';
+  await waitFor(async () => {
+    const text = await metrics();
+    return text.includes(`${series}"waiting"} 1`) && text.includes(`${series}"running"} 1`);
+  });
+  assert.match(await metrics(), /^fnway_jobs_ended\{state="dead"\} [1-9]/m);
+  for (const id of ids) await client.cancelInvocation(id);
 });
 
 test('whoever has only the function’s token may call it so too', async () => {
