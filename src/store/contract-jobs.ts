@@ -349,6 +349,7 @@ function defineLooking(define: Define): void {
     await jobs.settle([ending(leased[0]!), ending(leased[1]!, 'dead'), ending(leased[2]!)]);
     const sweep = (endedBeforeMs: number, deadBeforeMs: number, limit = 10) =>
       jobs.sweep({ nowMs: noon + 10, endedBeforeMs, deadBeforeMs, limit });
+    assert.deepEqual(await sweep(noon + 5, noon + 5), { removed: 1, blobs: [] }, 'the key');
     assert.deepEqual(await sweep(noon + 5, noon + 5), { removed: 0, blobs: [] });
     assert.deepEqual(await sweep(noon + 6, noon + 5, 1), { removed: 1, blobs: [] });
     assert.deepEqual(await sweep(noon + 6, noon + 5), { removed: 1, blobs: [] });

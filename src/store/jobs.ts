@@ -164,7 +164,10 @@ export interface JobStore {
   list(query: JobQuery): Promise<StoredJob[]>;
   /** By lane, where there are any. */
   counts(): Promise<LaneCount[]>;
-  /** Removes up to `limit` of what ended before these times, and keys that are over; blobs that nobody names any more. */
+  /**
+   * Removes up to `limit` of what ended before these times, and as many keys that are over. `removed`: the more of both;
+   * `blobs`: those that nobody names any more.
+   */
   sweep(options: {
     nowMs: number;
     endedBeforeMs: number;

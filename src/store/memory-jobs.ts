@@ -200,13 +200,17 @@ class MemoryJobs implements JobStore {
 
   async sweep(options: Parameters<JobStore['sweep']>[0]) {
     const { nowMs, endedBeforeMs, deadBeforeMs, limit } = options;
-    for (const [key, { untilMs }] of this.#keys) if (untilMs <= nowMs) this.#keys.delete(key);
+    const keys = [...this.#keys]
+      .filter(([, { untilMs }]) => untilMs <= nowMs)
+      .sort(([a, one], [b, other]) => one.untilMs - other.untilMs || (a < b ? -1 : 1))
+      .slice(0, limit);
+    for (const [key] of keys) this.#keys.delete(key);
     const old = [...this.#ended.values()]
       .filter(({ state, endedMs }) => endedMs! < (state === 'dead' ? deadBeforeMs : endedBeforeMs))
       .sort((a, b) => a.endedMs! - b.endedMs! || (a.id < b.id ? -1 : 1))
       .slice(0, limit);
     for (const { id } of old) this.#ended.delete(id);
-    return { removed: old.length, blobs: old.flatMap(blobsOf) };
+    return { removed: Math.max(old.length, keys.length), blobs: old.flatMap(blobsOf) };
   }
 
   async blobs() {

@@ -248,7 +248,7 @@ class SqliteJobs implements JobMethods {
 
   sweep({ nowMs, endedBeforeMs, deadBeforeMs, limit }: Parameters<JobStore['sweep']>[0]) {
     const sql = this.#sql;
-    sql.sweepKeys.run(nowMs, limit);
+    const keys = Number(sql.sweepKeys.run(nowMs, limit).changes);
     const rows = [
       ...(sql.oldEnded.all(endedBeforeMs, limit) as Row[]),
       ...(sql.oldDead.all(deadBeforeMs, limit) as Row[]),
@@ -257,7 +257,7 @@ class SqliteJobs implements JobMethods {
       .slice(0, limit);
     for (const { id } of rows) sql.forget.run(id!);
     const blobs = rows.flatMap(row => [row.input_blob, row.result_blob]).filter(blob => blob);
-    return { removed: rows.length, blobs: blobs as string[] };
+    return { removed: Math.max(rows.length, keys), blobs: blobs as string[] };
   }
 
   blobs(): Set<string> {
@@ -283,7 +283,7 @@ function prepare(db: SqliteConnection['db']) {
       'INSERT OR REPLACE INTO idempotency (key, id, digest, until_ms) VALUES (?, ?, ?, ?)',
     ),
     sweepKeys: sql(`DELETE FROM idempotency WHERE key IN
-      (SELECT key FROM idempotency WHERE until_ms <= ? LIMIT ?)`),
+      (SELECT key FROM idempotency WHERE until_ms <= ? ORDER BY until_ms, key LIMIT ?)`),
     lane: sql('SELECT waiting FROM lanes WHERE id = ?'),
     firstOfKey: sql(`SELECT seq, lane, state, due_ms FROM jobs
       WHERE lane = ? AND order_key = ? ORDER BY seq LIMIT 1`),
