@@ -171,7 +171,10 @@ export class Queue {
       this.#waiters.done(id);
       this.#pump();
     }
-    if (outcome !== 'running') return outcome;
+    if (outcome !== 'running') {
+      this.#cancelled.delete(id);
+      return outcome;
+    }
     // It may be on its way here, or about to be tried again.
     this.#cancelled.add(id);
     const running = this.#running.get(id);
@@ -286,6 +289,7 @@ export class Queue {
   }
 
   async #run(job: LeasedJob): Promise<void> {
+    const { log } = this.#options;
     const running = { job, signal: new CallSignal(), isCancelled: false };
     this.#running.set(job.id, running);
     this.#heartbeat ??= this.#options.clock.after(queueLimits.leaseMs / 3, this.#extend, {
@@ -300,7 +304,8 @@ export class Queue {
     const isCut = running.isCancelled && !(outcome.kind === 'end' && outcome.state === 'succeeded');
     await this.#settle(job, isCut ? asCancelled(ending) : ending);
     // What was asked for while it was being settled for another try.
-    if (outcome.kind === 'retry' && !isCut && this.#cancelled.has(job.id)) void this.cancel(job.id);
+    if (outcome.kind === 'retry' && !isCut && this.#cancelled.has(job.id))
+      await this.cancel(job.id).catch(error => log.error('a job is not cancelled yet', { error }));
     else this.#cancelled.delete(job.id);
     // Not another try of it, that began when this one's lease had run out.
     if (this.#running.get(job.id) === running) this.#running.delete(job.id);
