@@ -8,6 +8,7 @@ import type { Caller } from '../domain/record.ts';
 import { GatewayError } from '../errors.ts';
 import { newTraceparent } from '../ids.ts';
 import { isStream, type Version } from '../invoke/invoke.ts';
+import { contentLengthOf } from '../invoke/middleware/gather.ts';
 import type { Calls } from '../queue/calls.ts';
 import { type AsyncAsked, readAsyncHeaders } from './async-headers.ts';
 import type { Exchange } from './exchange.ts';
@@ -98,7 +99,7 @@ export class Accept {
   /** `held`: what of it is in memory, until it is on disk or refused. */
   async #wholeBody(exchange: Exchange, held: { bytes: number }): Promise<Uint8Array> {
     const { bufferedBodyBytesMax } = this.#options;
-    if (declaredLength(exchange.head.headers) > bufferedBodyBytesMax)
+    if (contentLengthOf(exchange.head.headers) > bufferedBodyBytesMax)
       throw tooLarge(bufferedBodyBytesMax);
     const given = exchange.body();
     const body = given instanceof Promise ? await given : given;
@@ -116,14 +117,6 @@ export class Accept {
     }
     return Buffer.concat(chunks, held.bytes);
   }
-}
-
-/** 0 where it is not told. */
-function declaredLength(headers: readonly string[]): number {
-  for (let i = 0; i < headers.length; i += 2)
-    if (headers[i]!.length === 14 && headers[i]!.toLowerCase() === 'content-length')
-      return Number(headers[i + 1]);
-  return 0;
 }
 
 function tooLarge(bytesMax: number): GatewayError {

@@ -1,5 +1,5 @@
 /**
- * The waist: everything that runs a function (an HTTP call, later a job, a step, a schedule) passes through
+ * The waist: everything that runs a function (an HTTP call, a job, later a step) passes through
  * one function type, `Invoke`. Middleware wraps it once for all. Platform trouble is thrown as a GatewayError;
  * a function's own failure is a value in the Reply.
  */

@@ -103,6 +103,18 @@ test('one that three gateways have died with is not sent once more', async () =>
   await queue.stop(0);
 });
 
+test('one whose input is damaged ends, as one that nobody takes', async () => {
+  const { clock, jobs, queue, posts, next } = await start(async () =>
+    assert.fail('it is not sent'),
+  );
+  const { inputBlob: _, ...facts } = next;
+  await queue.submit([{ ...facts, sealedInput: Uint8Array.of(1, 2, 3) }]);
+  await clock.advance(3_600_000);
+  assert.equal((await jobs.find(next.id))?.state, 'dead');
+  assert.equal(posts.length, 0);
+  await queue.stop(0);
+});
+
 test('keys differ by function, signatures by time and body', () => {
   assert.notEqual(signingKeyOf('fn_a', sealer), signingKeyOf('fn_b', sealer));
   const body = Buffer.from('x');

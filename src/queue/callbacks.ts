@@ -1,6 +1,6 @@
 /**
  * Tells an address how an async call has ended: a job of its own, accepted in the transaction of that end, tried until it is
- * taken, and a dead letter when it never is.
+ * taken, and dead, with a line in the log, when it never is.
  *
  * The signature covers the time and the body: `X-Fnway-Signature: t=SECONDS,v1=HEX`, HMAC-SHA256 of `SECONDS.BODY` with the
  * function's signing key.
@@ -135,8 +135,10 @@ export class Callbacks {
     const { payloads, outbound, signingKeyOf, clock } = this.#options;
     try {
       const { sealedInput: sealed, inputBlob: blob } = job;
-      const input = await payloads.open<CallbackHead>({ sealed, blob });
-      if (input === undefined) throw new GatewayError('INTERNAL', 'the input of the job is gone');
+      // One that cannot be opened would be given back for ever.
+      const input = await payloads.open<CallbackHead>({ sealed, blob }).catch(() => undefined);
+      if (input === undefined)
+        throw new GatewayError('JOB_LOST', 'the input of the job is gone, or damaged');
       const { head, body } = input;
       const key = signingKeyOf(job.functionId);
       const headers = {

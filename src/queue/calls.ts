@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import { definitionDefaults } from '../domain/function.ts';
 import type { RecordFailure } from '../domain/record.ts';
-import { noRetry, type RetryPolicy } from '../domain/retry.ts';
+import { type JobEnd, noRetry, type RetryPolicy } from '../domain/retry.ts';
 import { GatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { CallSignal, Invoke, Version } from '../invoke/invoke.ts';
@@ -64,7 +64,7 @@ export interface CallEnd {
   head: CallHead;
   result: ResultHead;
   body: Uint8Array;
-  state: 'succeeded' | 'failed' | 'dead' | 'cancelled';
+  state: JobEnd;
 }
 
 /** After a disk that did not take a result. */
@@ -107,11 +107,10 @@ export class Calls {
     const job = await this.#newJob(submission);
     this.#remember(job, submission);
     // Where that fails, nobody knows whether it is there: a blob that no job names goes at the next start.
-    let [outcome] = await queue.submit([job]);
+    const [outcome = 'full'] = await queue.submit([job]);
     if (outcome === 'accepted') return { id: job.id, isFirst: true };
     this.#recent.delete(job.id);
     await payloads.remove([job.inputBlob]);
-    outcome ??= 'full';
     if (typeof outcome === 'object') return { id: outcome.first, isFirst: false };
     if (outcome === 'conflict') {
       const detail = 'another call was accepted under this Idempotency-Key';

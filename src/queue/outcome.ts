@@ -1,6 +1,5 @@
 /** What a try makes of a job: the settlement, but for its bytes. Pure. */
-import { judge, type RetryPolicy, type Try } from '../domain/retry.ts';
-import type { EndState } from '../store/jobs.ts';
+import { type JobEnd, judge, type RetryPolicy, type Try } from '../domain/retry.ts';
 
 export interface Tried {
   last: Try;
@@ -8,7 +7,7 @@ export interface Tried {
 }
 
 export type Next =
-  | { kind: 'end'; state: EndState; isCounted: boolean }
+  | { kind: 'end'; state: JobEnd; isCounted: boolean }
   | { kind: 'retry'; dueMs: number; isCounted: boolean };
 
 /** After so many tries whose gateway was gone before they ended, a job is not tried again: it may be what ends gateways. */

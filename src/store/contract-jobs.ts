@@ -135,7 +135,7 @@ function defineEnds(define: Define): void {
     const [waits, runs, later] = [buildJob(), buildJob(), buildJob({ dueMs: noon + 1000 })];
     await jobs.enqueue([runs, waits, later], noon);
     const [leased] = (await claim(jobs, 1)).jobs;
-    const options = { nowMs: noon + 1, sealedStory: story };
+    const options = { nowMs: noon + 1 };
     assert.equal(await jobs.cancel(runs.id, options), 'running');
     assert.equal(await jobs.cancel(waits.id, options), 'cancelled');
     assert.equal(await jobs.cancel(later.id, { nowMs: noon + 1 }), 'cancelled');

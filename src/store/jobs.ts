@@ -153,7 +153,7 @@ export interface JobStore {
   /** Ends a job that waits; one that runs stays, for whoever runs it to end. */
   cancel(
     id: string,
-    options: { nowMs: number; sealedStory?: Uint8Array },
+    options: { nowMs: number },
   ): Promise<'cancelled' | 'running' | 'ended' | 'missing'>;
   /** How many of a lane may run from now on; lanes that no job has been in are left out. */
   setRoom(lanes: ReadonlyArray<{ id: string; runningMax: number }>): Promise<void>;

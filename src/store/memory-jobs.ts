@@ -142,11 +142,10 @@ class MemoryJobs implements JobStore {
     });
   }
 
-  async cancel(id: string, { nowMs, sealedStory }: { nowMs: number; sealedStory?: Uint8Array }) {
+  async cancel(id: string, { nowMs }: { nowMs: number }) {
     const live = this.#find(id);
     if (live === undefined) return this.#ended.has(id) ? 'ended' : 'missing';
     if (live.state === 'running') return 'running';
-    if (sealedStory !== undefined) live.sealedStory = Uint8Array.from(sealedStory);
     this.#end(live, { state: 'cancelled', nowMs, keepsInput: true });
     return 'cancelled';
   }

@@ -9,6 +9,7 @@ import {
   type Body,
   type Call,
   type CallSignal,
+  type HeaderPairs,
   type Invoke,
   isStream,
   type Middleware,
@@ -72,11 +73,15 @@ export function refuseLong(call: Call, bytesMax: number): GatewayError | undefin
 }
 
 function declaredLength(call: Call): number {
-  if (!isStream(call.body)) return call.body.length;
-  for (let i = 0; i < call.headers.length; i += 2) {
-    const name = call.headers[i]!;
+  return isStream(call.body) ? contentLengthOf(call.headers) : call.body.length;
+}
+
+/** 0 where it is not told. */
+export function contentLengthOf(headers: HeaderPairs): number {
+  for (let i = 0; i < headers.length; i += 2) {
+    const name = headers[i]!;
     if (name.length === 14 && name.toLowerCase() === 'content-length')
-      return Number(call.headers[i + 1]);
+      return Number(headers[i + 1]);
   }
   return 0;
 }

@@ -161,7 +161,7 @@ class SqliteJobs implements JobMethods {
       nowMs: number;
       attempts: number;
       /** Absent: as it was. */
-      sealedStory: Uint8Array | undefined;
+      sealedStory?: Uint8Array | undefined;
       keepsInput: boolean;
     },
     result: Array<number | string | Uint8Array | null> = [null, null, null],
@@ -180,14 +180,14 @@ class SqliteJobs implements JobMethods {
       this.#move(next, (next.due_ms as number) > end.nowMs ? delayed : ready);
   }
 
-  cancel(id: string, { nowMs, sealedStory }: { nowMs: number; sealedStory?: Uint8Array }) {
+  cancel(id: string, { nowMs }: { nowMs: number }) {
     const sql = this.#sql;
     const row = sql.live.get(id) as Row | undefined;
     if (row === undefined) return sql.hasEnded.get(id) === undefined ? 'missing' : 'ended';
     if (row.state === running) return 'running';
     const attempts = row.attempts as number;
     this.#end(row, {
-      ...{ state: 'cancelled', nowMs, attempts, sealedStory, keepsInput: true },
+      ...{ state: 'cancelled', nowMs, attempts, keepsInput: true },
     });
     sql.moved.run(row.state === ready ? -1 : 0, -1, 0, row.lane!);
     return 'cancelled';

@@ -1,6 +1,6 @@
 /**
  * The queue's facets, by way of the thread that has their file. Group commit without a timer: what is asked for while the
- * thread commits goes to it as one message when it is done, and is one transaction. The thread starts with the first thing
+ * thread commits is its next transaction; where that is much, it lies there already when the thread is done. The thread starts with the first thing
  * to do: a gateway that never accepted a job has none.
  */
 import { existsSync } from 'node:fs';
