@@ -209,6 +209,16 @@ export interface OutputLineView {
 
 export type Severity = 'debug' | 'info' | 'warning' | 'error' | 'critical';
 
+/** Where a call came from: over HTTP, repeated, over HTTP for later, or a trigger of that kind. */
+export type InvocationOrigin =
+  | 'http'
+  | 'replay'
+  | 'async'
+  | 'schedule'
+  | 'subscription'
+  | 'webhook'
+  | 'bucket';
+
 export type InvocationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'dead' | 'cancelled';
 
 /** One try of an async call. */
@@ -240,8 +250,8 @@ export interface InvocationView {
   state: InvocationState;
   /** As the caller saw it; absent until it has ended. */
   status?: number;
-  origin: 'http' | 'replay' | 'async';
-  caller: 'anonymous' | 'function-token' | 'admin';
+  origin: InvocationOrigin;
+  caller: 'anonymous' | 'function-token' | 'admin' | 'trigger';
   attempt: number;
   method: string;
   /** Path and query below the function's address. */
@@ -258,6 +268,8 @@ export interface InvocationView {
   instance?: string;
   /** The invocation that this one repeats. */
   parent?: string;
+  /** The schedule, or another trigger, that brought it. */
+  trigger?: string;
   /** What the caller named it, in X-Call-Id. */
   label?: string;
   failure?: InvocationFailure;
@@ -295,6 +307,57 @@ export interface ReplayView {
   id: string;
   version: number;
   reply: BodyView & { status: number; failure?: { reason: FailureReason; message: string } };
+}
+
+/** What brings a function its calls by the clock. Either `cron`, or `every` with or without a `start`. */
+export interface ScheduleDefinition {
+  function: string;
+  /** Five fields, or six with seconds first. */
+  cron?: string | undefined;
+  /** Of the cron expression: a name of the IANA list; `UTC` when absent. */
+  timezone?: string | undefined;
+  start?: string | undefined;
+  every?: string | undefined;
+  /** JSON; a string is sent as text. */
+  body?: unknown;
+  /** When a slot comes while the call of an earlier one has not ended: both, none, or one after the other. */
+  overlap: 'allow' | 'skip' | 'queue';
+  /** What becomes of slots that came while no gateway ran: none, the last, or the last `catchUpMax`. */
+  catchUp: 'none' | 'one' | 'all';
+  catchUpMax: number;
+  description: string;
+}
+
+/** What became of a slot. */
+export interface SlotView {
+  at: string;
+  outcome: 'fired' | 'skipped' | 'missed' | 'by-hand';
+  decidedAt: string;
+  invocation?: string;
+}
+
+/** What a manifest declares beside functions. */
+export interface ResourceView<D = unknown> {
+  id: string;
+  namespace: string;
+  name: string;
+  /** As it was asked for, with every default in it. */
+  definition: D;
+  project?: string;
+  paused: boolean;
+  revision: number;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface ResourcePut<V = ResourceView> {
+  resource: V;
+  outcome: 'created' | 'updated' | 'unchanged';
+}
+
+export interface ScheduleView extends ResourceView<ScheduleDefinition> {
+  /** The next slots; none while it is paused. */
+  next: string[];
 }
 
 export interface RuntimeView {

@@ -30,9 +30,17 @@ import type {
   ReadOptions,
 } from './options.ts';
 
+import {
+  type ResourceClient,
+  type ResourceViews,
+  resourceClient,
+  type ScheduleClient,
+  scheduleClient,
+} from './resources.ts';
 import { baseOf, isApiError, queryOf, Wire } from './wire.ts';
 
 export type * from './options.ts';
+export type { ResourceClient, ResourceViews, ScheduleClient } from './resources.ts';
 export { ApiError, isApiError } from './wire.ts';
 
 /** Called with an absolute address as text, and always with `init`. The global fetch is one. */
@@ -51,7 +59,7 @@ export interface ClientOptions {
   fetch?: Fetch;
 }
 
-export interface Client {
+export interface Client extends ScheduleClient {
   readonly url: string;
   readonly namespace: string;
   /** The same gateway and token, another namespace. */
@@ -123,6 +131,9 @@ export interface Client {
   /** Throws SECRET_NOT_FOUND. */
   removeSecret(name: string, options?: ReadOptions): Promise<void>;
 
+  /** What manifests declare beside functions, by the name of its kind in paths: `schedules`. */
+  resources<P extends keyof ResourceViews>(kind: P): ResourceClient<ResourceViews[P]>;
+
   /** Undefined when the gateway does not have it. */
   getSource(digest: string, options?: ReadOptions): Promise<SourceView | undefined>;
   /** `archive` is a gzipped tar. */
@@ -154,6 +165,8 @@ export function createClient(options: ClientOptions): Client {
     ...routesBelowFunctions(wire, `${inside}/functions`),
     ...invocationRoutes(wire, `${inside}/invocations`),
     ...secretRoutes(wire, `${inside}/secrets`),
+    resources: kind => resourceClient(wire, `${inside}/${kind}`),
+    ...scheduleClient(wire, `${inside}/schedules`),
     ...sourceRoutes(wire, inside),
     listRuntimes: ({ signal } = {}) => wire.json('GET', '/v1/runtimes', { signal }),
     getOpenApi: ({ signal } = {}) => wire.json('GET', '/v1/openapi.json', { signal }),

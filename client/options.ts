@@ -1,5 +1,5 @@
 /** What may be said with a request to the control plane, beside what it is about. */
-import type { InvocationState, VersionState } from './api.ts';
+import type { InvocationOrigin, InvocationState, VersionState } from './api.ts';
 
 export interface ReadOptions {
   signal?: AbortSignal;
@@ -24,6 +24,13 @@ export interface ListOptions extends ReadOptions {
   cursor?: string;
 }
 
+export interface ResourceListOptions extends ReadOptions {
+  project?: string;
+  limit?: number;
+  /** The name behind which the page begins. */
+  cursor?: string;
+}
+
 export interface LogOptions extends ReadOptions {
   /** So many of the newest lines. */
   lines?: number;
@@ -42,7 +49,7 @@ export interface InvocationOptions extends ReadOptions {
   status?: string;
   state?: InvocationState;
   kind?: 'input' | 'function' | 'system';
-  origin?: 'http' | 'replay' | 'async';
+  origin?: InvocationOrigin;
   /** Began at or after: `1h` ago, or a time. */
   since?: string;
   until?: string;

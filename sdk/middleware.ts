@@ -16,8 +16,8 @@ export interface MiddlewareCall {
   readonly headers: Headers;
   /** Undefined while it streams: middleware that needs it whole says so (`wholeBodies`). */
   readonly body: Uint8Array | undefined;
-  readonly origin: 'http' | 'replay' | 'async';
-  readonly caller: 'anonymous' | 'function-token' | 'admin';
+  readonly origin: 'http' | 'replay' | 'async' | 'schedule' | 'subscription' | 'webhook' | 'bucket';
+  readonly caller: 'anonymous' | 'function-token' | 'admin' | 'trigger';
   /** Milliseconds until the call's timeout. */
   remainingMs(): number;
 }

@@ -15,6 +15,8 @@ export interface Config {
   runtimeDirectories: string[];
   logLevel: LogLevel;
   logFormat: 'json' | 'text';
+  /** Whether it listens at all. */
+  http: boolean;
   trustProxy: boolean;
   /** `warm` of every runtime; undefined leaves it to the runtimes. */
   warm: number | undefined;
@@ -109,6 +111,12 @@ export const settings = {
     help: 'debug, info, warn, error or silent',
   },
   logFormat: { flag: 'logFormat', env: 'FNWAY_LOG_FORMAT', default: 'json', help: 'json or text' },
+  http: {
+    flag: 'http',
+    env: 'FNWAY_HTTP',
+    default: 'true',
+    help: '`false`, or `serve --no-http`: it listens nowhere, and runs what triggers bring',
+  },
   trustProxy: {
     flag: 'trustProxy',
     env: 'FNWAY_TRUST_PROXY',
@@ -281,6 +289,14 @@ const toolVariables =
 /** PATH where nobody has said another: the machine's own programs, not those of whoever started the gateway. */
 export const systemPath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
+function parseUidRange(text: string, refuse: (rule: string) => never): Config['uidRange'] {
+  if (text === '') return undefined;
+  const range = /^(\d{1,10}):(\d{1,7})$/.exec(text);
+  const [first, count] = [Number(range?.[1]), Number(range?.[2])];
+  if (first >= 1000 && count >= 1 && first + count < 4_294_967_294) return { first, count };
+  return refuse('give FIRST:COUNT, with FIRST from 1000');
+}
+
 export function parseConfig(
   flags: Record<string, string | string[] | boolean | undefined>,
   env: Record<string, string | undefined>,
@@ -318,11 +334,7 @@ export function parseConfig(
     values.includes(text(name) as T)
       ? (text(name) as T)
       : refuse(name, `give one of ${values.join(', ')}`);
-  const range = /^(\d{1,10}):(\d{1,7})$/.exec(text('uidRange'));
-  const [first, count] = [Number(range?.[1]), Number(range?.[2])];
-  if (text('uidRange') !== '' && !(first >= 1000 && count >= 1 && first + count < 4_294_967_294)) {
-    refuse('uidRange', 'give FIRST:COUNT, with FIRST from 1000');
-  }
+  const isTrue = (name: SettingName) => oneOf(name, ['true', 'false']) === 'true';
   if (text('data').trim() === '') refuse('data', 'give a directory');
   return {
     dataDirectory: resolve(text('data')),
@@ -333,17 +345,18 @@ export function parseConfig(
     middleware: pathsOf(text('middleware')).map(insideHere),
     logLevel: oneOf('logLevel', logLevels),
     logFormat: oneOf('logFormat', ['json', 'text']),
-    trustProxy: oneOf('trustProxy', ['true', 'false']) === 'true',
+    http: isTrue('http'),
+    trustProxy: isTrue('trustProxy'),
     warm: text('warm') === '' ? undefined : integer('warm', 0, 100),
-    uidRange: range === null ? undefined : { first, count },
+    uidRange: parseUidRange(text('uidRange'), rule => refuse('uidRange', rule)),
     records: {
-      kept: oneOf('records', ['true', 'false']) === 'true',
+      kept: isTrue('records'),
       ...parseRetention({ text, refuse, size }),
     },
     limits: parseLimits({ integer, duration, size }),
     path: env.PATH ?? systemPath,
     npmExecPath: env.npm_execpath,
-    allowPrivateCallbacks: oneOf('allowPrivateCallbacks', ['true', 'false']) === 'true',
+    allowPrivateCallbacks: isTrue('allowPrivateCallbacks'),
     jobsKeptMs: parseJobsKept({ text, refuse }),
     goCache: text('goCache') === '' ? undefined : resolve(text('goCache')),
     toolEnv: Object.fromEntries(

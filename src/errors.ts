@@ -71,6 +71,21 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     title: 'A middleware failed',
     remedy: 'Correct the middleware named; the function itself may be well.',
   },
+  RESOURCE_NOT_FOUND: {
+    status: 404,
+    title: 'No such resource',
+    remedy: 'Correct the name or the namespace; the list of its kind shows what is there.',
+  },
+  RESOURCE_EXISTS: {
+    status: 409,
+    title: 'The name is taken',
+    remedy: 'Choose another name or namespace, or the same `project`.',
+  },
+  RESOURCE_IN_USE: {
+    status: 409,
+    title: 'Others use it',
+    remedy: 'Remove what is named in the detail first, or let it name another.',
+  },
   SECRET_NOT_FOUND: {
     status: 404,
     title: 'No such secret',

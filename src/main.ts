@@ -17,7 +17,9 @@ import { type Clock, systemClock } from './clock.ts';
 import { type Config, systemPath } from './config.ts';
 import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
+import { refuseMissing } from './deploy/references.ts';
 import { type FunctionEntry, Registry } from './deploy/registry.ts';
+import { Resources } from './deploy/resources.ts';
 import { Secrets } from './deploy/secrets.ts';
 import { Sources } from './deploy/sources.ts';
 import { Versions } from './deploy/versions.ts';
@@ -59,10 +61,11 @@ import type { Store } from './store/store.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { OutputLog } from './telemetry/output.ts';
 import { TimerWheel } from './timer-wheel.ts';
+import { Schedules } from './trigger/schedules.ts';
 
 export interface Gateway {
-  /** Listens; resolves when calls are answered. */
-  start(): Promise<{ url: string }>;
+  /** Listens, unless it is to run without HTTP: then there is no address. Resolves when calls are answered. */
+  start(): Promise<{ url: string | undefined }>;
   /** Refuses new calls, lets those in flight finish, ends every instance. Idempotent. */
   stop(): Promise<void>;
   readonly adminToken: string;
@@ -223,6 +226,8 @@ async function build(
     ...{ clock, log, users },
     codeDirectory: data.codePath,
   });
+  const resources = new Resources({ store, sealer, clock });
+  resources.check = refuseMissing({ registry, resources });
   const functions = new Functions({
     ...{ store, sources, versions, sealer, registry, pool },
     runtimes: tools.runtimes,
@@ -240,6 +245,13 @@ async function build(
     ...{ store, sealer, registry, invoke, masks, clock, log },
     payloads: openFileBlobs(inData('payloads')),
     pinned: (entry, number) => functions.pinned(entry, number),
+  });
+  const schedules = new Schedules({
+    ...{ resources, store: store.schedules, queue: queue.queue, calls: queue.calls, clock, log },
+    functionOf(namespace, name) {
+      const entry = registry.get(namespace, name);
+      return entry && queuedFunctionOf(entry);
+    },
   });
   const inFlight = new Slots<CallSignal>();
   let state: 'new' | 'ready' | 'stopping' = 'new';
@@ -272,7 +284,7 @@ async function build(
       ...{ functions, versions, sources, registry, pool, output, records, invoke },
       ...{ queue: queue.queue, calls: queue.calls },
       signingKeyOf: functionId => signingKeyOf(functionId, sealer),
-      secrets: secretValues,
+      ...{ secrets: secretValues, resources, schedules },
       runtimes: tools.runtimes,
       adminToken,
       clock,
@@ -293,7 +305,7 @@ async function build(
         signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
     });
     const built = versions.close();
-    const emptied = queue.queue.stop(limits.drainMsMax);
+    const emptied = schedules.stop().then(() => queue.queue.stop(limits.drainMsMax));
     // Each is tried, whatever became of the one before: nothing may go on running, or stay locked.
     const steps: Array<() => unknown> = [
       () => server.close(limits.drainMsMax + 1000),
@@ -320,6 +332,7 @@ async function build(
 
   await registry.load();
   await secretValues.load();
+  await resources.load();
   // Before anybody can upload what will only be named later.
   await sources.sweepUnused(() => store.functions.sourceDigests());
   return {
@@ -329,7 +342,8 @@ async function build(
       // What the gateway before left running has been ended with its keeper: nobody holds a lease. Before anything can be
       // accepted, whose lease, or whose blob, would be taken for one that is left over.
       await queue.start();
-      const { url } = await server.listen();
+      await schedules.start();
+      const { url } = config.http ? await server.listen() : { url: undefined };
       await versions.resume();
       state = 'ready';
       // Behind the first calls' back: a gateway is ready before its pools are full.

@@ -9,6 +9,9 @@ import { test } from 'node:test';
 import { errorCodes } from '../client/errors.ts';
 import { pages } from '../scripts/docs.ts';
 import { definitionSchema } from '../src/domain/function.ts';
+import { resourceKinds, resourceRules } from '../src/domain/resource.ts';
+import { keysAt } from '../src/domain/schema-keys.ts';
+import { type ControlPlaneOptions, createControlPlane } from '../src/gateway/control-plane.ts';
 import { openApi } from '../src/gateway/openapi.ts';
 
 const root = join(import.meta.dirname, '..');
@@ -84,18 +87,13 @@ test('every limit of the source is on the page of limits', () => {
   assert.deepEqual(lost, []);
 });
 
-test('the routes of the control plane are those of the OpenAPI document', () => {
-  const routes = globSync('routes/*.ts', { cwd: join(root, 'src/gateway') });
-  const files = [...routes, 'control-plane.ts'];
-  const real = files.flatMap(name => {
-    const text = read(`src/gateway/${name}`);
-    const base = /const base = '([^']+)'/.exec(text)?.[1] ?? '';
-    const calls = text.matchAll(/app\.(get|post|put|delete|patch)\(\s*(base|[`'][^`']+[`'])/g);
-    return [...calls].map(([, method, path]) => {
-      const whole = path === 'base' ? base : path!.slice(1, -1).replace(/^\$\{base\}/, base);
-      return `${method} ${whole.replace(/:(\w+)/g, '{$1}')}`;
-    });
-  });
+test('the routes of the control plane are those of the OpenAPI document', async () => {
+  // None of it is asked for anything before a request comes.
+  const app = await createControlPlane({} as ControlPlaneOptions);
+  const real = app.ownRoutes.map(
+    ({ method, url }) => `${method.toLowerCase()} ${url.replace(/:(\w+)/g, '{$1}')}`,
+  );
+  await app.close();
   const { paths } = openApi() as { paths: Record<string, object> };
   const told = Object.entries(paths).flatMap(([path, methods]) =>
     Object.keys(methods).map(method => `${method} ${path}`),
@@ -126,10 +124,12 @@ test('the page of the HTTP surface lists the routes and parameters of the OpenAP
 });
 
 test('the page of the manifest names every key that a definition may have', () => {
-  const table = read('docs/reference/manifest.md').matchAll(/^\| (`.*?`) \|/gm);
-  const told = new Set(
-    [...table].flatMap(([, cell]) => [...cell!.matchAll(/`([^`]+)`/g)].map(([, key]) => key!)),
-  );
+  const [functions, ...others] = read('docs/reference/manifest.md').split(/^\| key of a /m);
+  const told = keysTold(functions!);
+  for (const kind of resourceKinds) {
+    const table = others.find(text => text.startsWith(`${kind} |`)) ?? '';
+    assert.deepEqual(keysTold(table), keysAt(resourceRules[kind].schema, []).sort(), kind);
+  }
   const nested = [
     'http.url',
     'http.convention',
@@ -144,8 +144,17 @@ test('the page of the manifest names every key that a definition may have', () =
   const keys = Object.keys(definitionSchema.shape).filter(
     key => key === 'source' || !heads.has(key),
   );
-  assert.deepEqual([...told].sort(), [...keys, ...nested].sort());
+  assert.deepEqual(told, [...keys, ...nested].sort());
 });
+
+/** Of the table at the start of a text: the names in its first column. */
+function keysTold(text: string): string[] {
+  const rows = text.matchAll(/^\| (`.*?`) \|/gm);
+  const names = [...rows].flatMap(([, cell]) =>
+    [...cell!.matchAll(/`([^`]+)`/g)].map(([, key]) => key!),
+  );
+  return [...new Set(names)].sort();
+}
 
 test('the page on observing names every metric', () => {
   const told = [...read('docs/operate/observe.md').matchAll(/^\| `(fnway_\w+)` \|/gm)];

@@ -32,7 +32,7 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'waist', matches: /^src\/invoke\/invoke\.ts$/ },
   {
     name: 'ports',
-    matches: /^src\/(?:store\/(?:store|records|jobs)|blob\/blob|driver\/driver)\.ts$/,
+    matches: /^src\/(?:store\/(?:store|records|jobs|schedules)|blob\/blob|driver\/driver)\.ts$/,
   },
   { name: 'telemetry', matches: /^src\/telemetry\// },
   { name: 'link', matches: /^src\/link\// },
@@ -41,6 +41,7 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'invoke', matches: /^src\/invoke\// },
   { name: 'deploy', matches: /^src\/deploy\// },
   { name: 'queue', matches: /^src\/queue\// },
+  { name: 'trigger', matches: /^src\/trigger\// },
   { name: 'gateway', matches: /^src\/gateway\// },
   { name: 'main', matches: /^src\/main\.ts$/ },
   { name: 'testing', matches: /^src\/testing\// },

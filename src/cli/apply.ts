@@ -7,11 +7,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { FunctionView, VersionFailure, VersionView } from '../../client/api.ts';
 import type { Client } from '../../client/client.ts';
 import type { ErrorCode, Problem } from '../../client/errors.ts';
+import type { ResourceKind } from '../domain/resource.ts';
+import { resourceKinds, resourceRules } from '../domain/resource.ts';
 import { GatewayError } from '../errors.ts';
 import { type ExitCode, exitCodeOf, exitCodes, placeOf, problemOf } from './failure.ts';
 import type { Output } from './output.ts';
 import { limited } from './parallel.ts';
 import type { Action } from './plan.ts';
+import type { ResourceAction } from './plan-resources.ts';
 import type { Desired } from './sources.ts';
 
 /**
@@ -96,7 +99,7 @@ function buildFailure(view: FunctionView, version: VersionView): GatewayError {
 /** `report` is called once for each action, as soon as it is done. */
 export async function applyActions(
   client: Client,
-  actions: readonly Action[],
+  actions: ReadonlyArray<Action | ResourceAction>,
   { out, report }: { out: Output; report: (outcome: Outcome) => void },
 ): Promise<Outcome[]> {
   const outcomes: Outcome[] = [];
@@ -104,20 +107,29 @@ export async function applyActions(
     outcomes.push(outcome);
     report(outcome);
   }
-  await limited(
-    actions.filter(action => action.kind !== 'remove'),
-    async action => settle(await out.during(labelOf(action), () => applyOne(client, action))),
-  );
+  const carryOut = async (action: Action | ResourceAction) =>
+    settle(await out.during(labelOf(action), () => applyOne(client, action)));
+  for (const phase of phasesOf(actions.filter(action => action.kind !== 'remove')))
+    await limited(phase, carryOut);
   const failed = outcomes.filter(isFailure).length;
-  await limited(
-    actions.filter(action => action.kind === 'remove'),
-    async action => {
+  for (const phase of phasesOf(actions.filter(action => action.kind === 'remove')).reverse())
+    await limited(phase, async action => {
       // What is left over may be what the failed function was to replace.
       if (failed > 0) settle({ name: action.name, result: 'kept', durationMs: 0 });
-      else settle(await out.during(labelOf(action), () => applyOne(client, action)));
-    },
-  );
+      else await carryOut(action);
+    });
   return outcomes;
+}
+
+/** What names others comes after them: functions, then each kind of resource. */
+function phasesOf(
+  actions: ReadonlyArray<Action | ResourceAction>,
+): Array<Array<Action | ResourceAction>> {
+  const kindOf = (action: Action | ResourceAction): ResourceKind | undefined =>
+    'resource' in action ? action.resource : undefined;
+  return [undefined, ...resourceKinds].map(kind =>
+    actions.filter(action => kindOf(action) === kind),
+  );
 }
 
 function isFailure(outcome: Outcome): boolean {
@@ -130,7 +142,7 @@ export function exitCodeOfAll(outcomes: readonly Outcome[]): ExitCode {
   return problem === undefined ? exitCodes.ok : exitCodeOf(problem);
 }
 
-async function applyOne(client: Client, action: Action): Promise<Outcome> {
+async function applyOne(client: Client, action: Action | ResourceAction): Promise<Outcome> {
   const startedMs = performance.now();
   const { name } = action;
   const done = (outcome: Omit<Outcome, 'name' | 'durationMs'>): Outcome => ({
@@ -139,9 +151,10 @@ async function applyOne(client: Client, action: Action): Promise<Outcome> {
     durationMs: Math.round(performance.now() - startedMs),
   });
   try {
+    if (action.kind === 'refused')
+      return done({ result: 'refused', problem: problemOf(refusal(action)) });
+    if ('resource' in action) return done({ result: await applyResource(client, action) });
     switch (action.kind) {
-      case 'refused':
-        return done({ result: 'refused', problem: problemOf(refusal(action)) });
       case 'remove':
         await client.removeFunction(name);
         return done({ result: 'removed' });
@@ -162,20 +175,41 @@ async function applyOne(client: Client, action: Action): Promise<Outcome> {
   }
 }
 
+async function applyResource(
+  client: Client,
+  action: Exclude<ResourceAction, { kind: 'refused' }>,
+): Promise<Outcome['result']> {
+  const { resource, key } = action;
+  const routes = client.resources(resourceRules[resource].plural);
+  switch (action.kind) {
+    case 'unchanged':
+      return 'unchanged';
+    case 'remove':
+      await routes.remove(key);
+      return 'removed';
+    default:
+      return (await routes.put(key, action.definition)).outcome;
+  }
+}
+
+type Refused = (Action | ResourceAction) & { kind: 'refused' };
+
 /** As it is told. */
-export function refusalOf({ name, reason }: Action & { kind: 'refused' }): string {
+export function refusalOf({ name, reason }: Refused): string {
   return `${name} was not touched: ${reason.replace(/([^?])$/, '$1.')}`;
 }
 
-function refusal(action: Action & { kind: 'refused' }): GatewayError {
+function refusal(action: Refused): GatewayError {
   const { code } = action;
   const detail = refusalOf(action);
-  if (code !== 'FUNCTION_EXISTS') return new GatewayError(code, detail);
+  if (code !== 'FUNCTION_EXISTS' && code !== 'RESOURCE_EXISTS')
+    return new GatewayError(code, detail);
   const remedy =
     'Rename it in the manifest, or set the same `project:`, or use another namespace (-n).';
   return new GatewayError(code, detail, { remedy });
 }
 
-function labelOf(action: Action): string {
-  return action.kind === 'remove' ? `removing ${action.name}` : `building ${action.name}`;
+function labelOf(action: Action | ResourceAction): string {
+  const making = 'resource' in action ? 'making' : 'building';
+  return `${action.kind === 'remove' ? 'removing' : making} ${action.name}`;
 }

@@ -177,7 +177,9 @@ test('the flag beats the environment, which beats the manifest', async () => {
   await fnway(['list'], { cwd: project, env: { FNWAY_NAMESPACE: 'from-env' } });
   await fnway(['list', '-n', 'given'], { cwd: project, env: { FNWAY_NAMESPACE: 'from-env' } });
   const named = requests.filter(request => request.url.includes('/namespaces/'));
-  const asked = named.map(request => request.url.split('/')[3]);
+  // A plan asks for functions, and for each kind of resource.
+  const functions = named.filter(request => request.url.includes('/functions'));
+  const asked = functions.map(request => request.url.split('/')[3]);
   assert.deepEqual(asked, ['team', 'team', 'from-env', 'given']);
 });
 

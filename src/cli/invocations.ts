@@ -51,7 +51,9 @@ export function addInvocationCommands(program: Command, contextOf: ContextOf): v
       ).choices(['input', 'function', 'system']),
     )
     .addOption(
-      new Option('--origin <origin>', 'only those from there').choices(['http', 'replay', 'async']),
+      new Option('--origin <origin>', 'only those from there').choices([
+        ...['http', 'replay', 'async', 'schedule', 'subscription', 'webhook', 'bucket'],
+      ]),
     )
     .option('--since <time>', 'only what began later: 1h, or 2026-01-31T12:00:00Z')
     .option('--until <time>', 'only what began earlier')

@@ -8,6 +8,13 @@ import { readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import type { z } from 'zod';
 import { type Definition, definitionSchema, isName, nameSchema } from '../domain/function.ts';
+import {
+  type DefinitionOf,
+  type ResourceKind,
+  resourceKinds,
+  resourceRules,
+} from '../domain/resource.ts';
+import { keysAt } from '../domain/schema-keys.ts';
 import { suggest } from '../domain/suggest.ts';
 import { GatewayError, isGatewayError } from '../errors.ts';
 import {
@@ -38,10 +45,20 @@ export interface ManifestFunction {
   sourceAt: Place;
 }
 
+/** A schedule, or another thing beside functions. */
+export interface ManifestResource {
+  kind: ResourceKind;
+  name: string;
+  /** With all defaults filled in. */
+  definition: DefinitionOf<ResourceKind>;
+}
+
 export interface Manifest {
   project?: string;
   namespace?: string;
   functions: Map<string, ManifestFunction>;
+  /** In the order in which they are made. */
+  resources: ManifestResource[];
 }
 
 export interface LoadedManifest extends Manifest {
@@ -50,9 +67,12 @@ export interface LoadedManifest extends Manifest {
   directory: string;
 }
 
-const topKeys = ['project', 'namespace', 'functions'] as const;
+const sections: string[] = resourceKinds.map(kind => resourceRules[kind].plural);
+const topKeys = ['project', 'namespace', 'functions', ...sections];
 /** Names kept for what later versions bring; a manifest that has them is told so. */
-const laterTopKeys = ['topics', 'subscriptions', 'schedules', 'webhooks', 'buckets', 'flows'];
+const laterTopKeys = ['topics', 'subscriptions', 'webhooks', 'buckets', 'flows'].filter(
+  key => !sections.includes(key),
+);
 const laterFunctionKeys = ['placement'];
 
 /** Stands for the digest of a source that is a path, until the files are read. */
@@ -88,7 +108,7 @@ export function parseManifest(text: string, { file = manifestName } = {}): Manif
   if (Buffer.byteLength(text) > manifestLimits.bytesMax) throw tooLarge(file);
   const reader = new YamlReader(text, file);
   const root = reader.read();
-  const manifest: Manifest = { functions: new Map() };
+  const manifest: Manifest = { functions: new Map(), resources: [] };
   const project = readName(reader, root, 'project');
   if (project !== undefined) manifest.project = project;
   const namespace = readName(reader, root, 'namespace');
@@ -104,6 +124,7 @@ export function parseManifest(text: string, { file = manifestName } = {}): Manif
       if (entry !== undefined) manifest.functions.set(name, entry);
     }
   }
+  for (const kind of resourceKinds) manifest.resources.push(...readResources(reader, root, kind));
   reader.finish();
   return manifest;
 }
@@ -123,7 +144,7 @@ export function namespaceOf(text: string): string | undefined {
 
 function checkTopKeys(reader: YamlReader, root: Record<string, unknown>): void {
   for (const key of Object.keys(root)) {
-    if ((topKeys as readonly string[]).includes(key)) continue;
+    if (topKeys.includes(key)) continue;
     if (laterTopKeys.includes(key)) {
       const message = `${key} are not supported yet by this version of fnway`;
       reader.add([key], { message, hint: `Remove ${quote(key)}.`, key: true });
@@ -142,8 +163,42 @@ function readName(
   if (value === undefined || value === null) return undefined;
   const parsed = nameSchema.safeParse(value);
   if (parsed.success) return parsed.data;
-  addZodIssues(reader, parsed.error, [key], value);
+  addZodIssues(reader, parsed.error, { base: [key], input: value, keysOf: () => [] });
   return undefined;
+}
+
+function readResources(
+  reader: YamlReader,
+  root: Record<string, unknown>,
+  kind: ResourceKind,
+): ManifestResource[] {
+  const { plural, schema } = resourceRules[kind];
+  const section = root[plural] ?? {};
+  if (!isRecord(section)) {
+    reader.add([plural], { message: `expected names of ${plural}, not ${kindOf(section)}` });
+    return [];
+  }
+  return Object.entries(section).flatMap(([name, raw]) => {
+    const at = [plural, name];
+    if (!checkName(reader, at, { name, what: kind })) return [];
+    const input = raw ?? {};
+    const parsed = schema.safeParse(input);
+    if (parsed.success) return [{ kind, name, definition: parsed.data }];
+    const keysOf = (below: readonly string[]) => keysAt(schema, below);
+    addZodIssues(reader, parsed.error, { base: at, input, keysOf });
+    return [];
+  });
+}
+
+function checkName(
+  reader: YamlReader,
+  at: Path,
+  { name, what }: { name: string; what: string },
+): boolean {
+  if (isName(name)) return true;
+  const rule = nameSchema.safeParse(name).error?.issues[0]?.message ?? 'not a name';
+  reader.add(at, { message: `not a name of a ${what}: ${rule}`, key: true });
+  return false;
 }
 
 function readFunction(
@@ -151,11 +206,7 @@ function readFunction(
   { name, raw, project }: { name: string; raw: unknown; project: string | undefined },
 ): ManifestFunction | undefined {
   const at = ['functions', name];
-  if (!isName(name)) {
-    const rule = nameSchema.safeParse(name).error?.issues[0]?.message ?? 'not a name';
-    reader.add(at, { message: `not a name of a function: ${rule}`, key: true });
-    return undefined;
-  }
+  if (!checkName(reader, at, { name, what: 'function' })) return undefined;
   if (!isRecord(raw)) {
     const example = 'Write for example `{ runtime: node, source: ./hello }`.';
     const message = `expected a function's settings, not ${kindOf(raw)}`;
@@ -177,7 +228,7 @@ function readFunction(
   const schemaPaths = takeSchemaPaths(input);
   const parsed = definitionSchema.safeParse(input);
   if (!parsed.success) {
-    addZodIssues(reader, parsed.error, at, input);
+    addZodIssues(reader, parsed.error, { base: at, input, keysOf: functionKeys });
     return undefined;
   }
   if (bad) return undefined;
@@ -220,27 +271,37 @@ function checkSource(reader: YamlReader, source: unknown, at: Path): boolean {
   return false;
 }
 
+/** A value that a schema did not take: where it stands, and which keys may be where below it. */
+interface Checked {
+  base: Path;
+  input: unknown;
+  keysOf(below: readonly string[]): readonly string[];
+}
+
 /** What zod found, in our words: unknown keys one by one, and unions by what they accept. */
-function addZodIssues(reader: YamlReader, error: z.ZodError, base: Path, input: unknown): void {
+function addZodIssues(
+  reader: YamlReader,
+  error: z.ZodError,
+  { base, input, keysOf }: Checked,
+): void {
   const misspelt = error.issues.some(issue => issue.code === 'unrecognized_keys');
   for (const issue of error.issues) {
     // What seems to be missing is most often what is misspelt.
     if (misspelt && issue.code === 'custom' && issue.path.length < 2) continue;
-    addZodIssue(reader, issue as z.core.$ZodIssue, base, input);
+    addZodIssue(reader, issue as z.core.$ZodIssue, { base, input, keysOf });
   }
 }
 
 function addZodIssue(
   reader: YamlReader,
   issue: z.core.$ZodIssue,
-  base: Path,
-  input: unknown,
+  { base, input, keysOf }: Checked,
 ): void {
   const at = [...base, ...(issue.path as (string | number)[])];
   const value = valueAt(input, issue.path as (string | number)[]);
   if (issue.code === 'unrecognized_keys') {
     for (const key of issue.keys) {
-      addUnknownKey(reader, { at, key, known: knownKeys(issue.path.map(String)) });
+      addUnknownKey(reader, { at, key, known: keysOf(issue.path.map(String)) });
     }
     return;
   }
@@ -249,12 +310,11 @@ function addZodIssue(
     const deep = issue.errors.find(branch => branch.some(inner => inner.path.length > 0));
     const first = deep?.[0] ?? issue.errors.flat().find(inner => inner.code !== 'invalid_type');
     if (first !== undefined && isRecord(value) === (deep !== undefined)) {
-      addZodIssue(
-        reader,
-        { ...first, path: [] } as z.core.$ZodIssue,
-        [...at, ...(first.path as string[])],
-        valueAt(value, first.path as string[]),
-      );
+      addZodIssue(reader, { ...first, path: [] } as z.core.$ZodIssue, {
+        base: [...at, ...(first.path as string[])],
+        input: valueAt(value, first.path as string[]),
+        keysOf: below => keysOf([...issue.path.map(String), ...first.path.map(String), ...below]),
+      });
       return;
     }
     const kinds = issue.errors
@@ -297,19 +357,9 @@ function addUnknownKey(
   });
 }
 
-const nestedKeys: Record<string, readonly string[]> = {
-  instances: ['min', 'max', 'idle'],
-  http: ['url', 'convention'],
-  queue: ['concurrency', 'waiting'],
-  result: ['key'],
-  retry: ['attempts', 'minDelay', 'maxDelay', 'jitter', 'maxAge', 'on'],
-  schema: ['in', 'out'],
-  source: ['files'],
-};
-
-function knownKeys(at: readonly string[]): readonly string[] {
-  if (at.length > 0) return nestedKeys[at.at(-1)!] ?? [];
-  return Object.keys(definitionSchema.shape).filter(key => key !== 'project');
+/** Of a function: what is said once, at the top, is not among them. */
+function functionKeys(at: readonly string[]): readonly string[] {
+  return keysAt(definitionSchema, at).filter(key => at.length > 0 || key !== 'project');
 }
 
 function tooLarge(file: string): GatewayError {

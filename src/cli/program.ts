@@ -18,6 +18,7 @@ import { addNewCommand } from './new.ts';
 import { Output } from './output.ts';
 import { packageVersion } from './package.ts';
 import { addProjectCommands } from './project.ts';
+import { addScheduleCommands } from './schedules.ts';
 import { addSecretCommands } from './secrets.ts';
 import { addServeCommand } from './serve.ts';
 import { addTokenCommands } from './token.ts';
@@ -39,6 +40,7 @@ const groups = [
   { heading: 'Functions:', add: addTrafficCommand },
   { heading: 'Functions:', add: addTokenCommands },
   { heading: 'Functions:', add: addSecretCommands },
+  { heading: 'Triggers:', add: addScheduleCommands },
 ] as const;
 
 function buildProgram(contextOf: (command: Command) => Context, words: readonly string[]): Command {

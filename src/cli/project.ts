@@ -9,6 +9,7 @@ import { exitCodes } from './failure.ts';
 import type { LoadedManifest } from './manifest.ts';
 import type { Output } from './output.ts';
 import type { Action, FieldChange } from './plan.ts';
+import type { CurrentResources, ResourceAction } from './plan-resources.ts';
 import type { Desired } from './sources.ts';
 import { withoutCalls } from './traffic.ts';
 
@@ -64,11 +65,19 @@ export async function loadProject(directory: string): Promise<Project> {
 export async function planProject(
   client: Client,
   { manifest, desired }: Project,
-): Promise<{ actions: Action[]; undeclared: string[] }> {
+): Promise<{ actions: Array<Action | ResourceAction>; undeclared: string[] }> {
   const { planFunctions } = await import('./plan.ts');
-  const [current, { items }] = await Promise.all([allFunctions(client), client.listRuntimes()]);
+  const { planResources } = await import('./plan-resources.ts');
+  const [current, { items }, resources] = await Promise.all([
+    allFunctions(client),
+    client.listRuntimes(),
+    allResources(client),
+  ]);
   const { project } = manifest;
-  const actions = planFunctions({ project, functions: desired }, current, items);
+  const actions = [
+    ...planFunctions({ project, functions: desired }, current, items),
+    ...planResources(manifest, resources),
+  ];
   const undeclared = current
     .filter(view => view.project === undefined && !manifest.functions.has(view.name))
     .map(view => view.name);
@@ -166,11 +175,10 @@ async function destroy(
       ? view.project === undefined && manifest.functions.has(view.name)
       : view.project === project,
   );
-  const actions: Action[] = owned.map(({ name }) => ({
-    kind: 'remove',
-    name,
-    reason: 'destroyed',
-  }));
+  const actions = [
+    ...(await removedResources(client, manifest)),
+    ...owned.map(({ name }) => ({ kind: 'remove' as const, name, reason: 'destroyed' })),
+  ];
   if (options.dryRun) {
     if (out.json) return out.value(actions.map(asJson));
     for (const action of actions) printAction(out, action);
@@ -181,8 +189,8 @@ async function destroy(
       ),
     );
   }
-  if (owned.length > 0 && !options.yes) {
-    const names = owned.map(view => view.name).join(', ');
+  if (actions.length > 0 && !options.yes) {
+    const names = actions.map(({ name }) => name).join(', ');
     const answer = await ask(`Remove ${names} from ${client.url}? [y/N] `);
     if (answer !== 'yes') {
       out.note('Nothing was removed.');
@@ -232,6 +240,32 @@ async function ask(question: string): Promise<'yes' | 'no' | 'interrupted'> {
   return answer === null ? 'interrupted' : 'no';
 }
 
+/** Those of the project; without one, those that are declared and belong to no other. */
+async function removedResources(
+  client: Client,
+  { project, resources }: LoadedManifest,
+): Promise<ResourceAction[]> {
+  const { ownedBy, removal, targetOf } = await import('./plan-resources.ts');
+  const current = await allResources(client);
+  if (project !== undefined)
+    return ownedBy(project, current).map(target => removal(target, 'destroyed'));
+  return resources
+    .filter(({ kind, name }) =>
+      current.get(kind)?.some(view => view.name === name && view.project === undefined),
+    )
+    .reverse()
+    .map(({ kind, name }) => removal(targetOf(kind, name), 'destroyed'));
+}
+
+async function allResources(client: Client): Promise<CurrentResources> {
+  const { resourceKinds, resourceRules } = await import('../domain/resource.ts');
+  const listed = resourceKinds.map(async kind => {
+    const { plural } = resourceRules[kind];
+    return [kind, await Array.fromAsync(client.resources(plural).each({ limit: 1000 }))] as const;
+  });
+  return new Map(await Promise.all(listed));
+}
+
 async function allFunctions(client: Client): Promise<FunctionView[]> {
   return Array.fromAsync(client.eachFunction({ limit: 1000 }));
 }
@@ -244,7 +278,7 @@ const marks = {
   refused: '✗',
 } as const satisfies Record<Action['kind'], string>;
 
-function printAction(out: Output, action: Action): void {
+function printAction(out: Output, action: Action | ResourceAction): void {
   const { colors } = out;
   const paint = {
     create: colors.green,
@@ -258,7 +292,7 @@ function printAction(out: Output, action: Action): void {
   if (action.kind !== 'update') return;
   for (const change of action.changes) out.line(`    ${changeText(change)}`);
   const makesVersion = action.changes.some(change => change.part === 'version');
-  if (action.changes.length > 0) {
+  if (action.changes.length > 0 && !('resource' in action)) {
     out.line(colors.dim(makesVersion ? '    a new version' : '    settings only; no new version'));
   }
 }
@@ -269,11 +303,12 @@ function changeText({ field, before, after }: FieldChange): string {
 }
 
 /** Without the files of the sources. */
-function asJson(action: Action): unknown {
+function asJson(action: Action | ResourceAction): unknown {
   const { name, kind } = action;
   return {
     name,
     kind,
+    ...('resource' in action && { resource: action.resource }),
     ...('changes' in action && { changes: action.changes }),
     ...('drifted' in action && { drifted: true }),
     ...('reason' in action && action.reason !== undefined && { reason: action.reason }),

@@ -137,6 +137,7 @@ async function reapply(
     if (action.kind === 'unchanged') return false;
     if (action.kind === 'remove') return true;
     if (action.kind === 'refused') return tried.refused.get(action.name) !== refusalOf(action);
+    if ('resource' in action) return true;
     const isAsBefore = tried.definitions.get(action.name) === textOf(action.desired);
     return !(isAsBefore && tried.broken.has(action.name));
   });

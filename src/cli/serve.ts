@@ -13,13 +13,14 @@ import { refusedByMachine } from './failure.ts';
 import { applyProject, loadProject, type Project } from './project.ts';
 
 /** Flags of a gateway as commander gives them; parseConfig knows what they mean. */
-export type ServeOptions = Record<string, string | string[] | undefined>;
+export type ServeOptions = Record<string, string | string[] | boolean | undefined>;
 
 export function addServeCommand(program: Command, contextOf: (command: Command) => Context): void {
   addGatewayOptions(
     program.command('serve').description('start a gateway and serve until it is told to stop'),
   )
     .option('--apply <dir>', 'apply this directory’s fnway.yaml first')
+    .option('--no-http', 'listen nowhere: for a project that has only schedules (FNWAY_HTTP)')
     .action((options, command) => {
       const context = contextOf(command);
       return serve(context, { options, namespace: givenNamespace(command, context.env) });
@@ -44,7 +45,8 @@ export function addGatewayOptions(command: Command): Command {
 export interface RunningGateway {
   gateway: Gateway;
   config: Config;
-  url: string;
+  /** Undefined where it listens nowhere. */
+  url: string | undefined;
   /** Lets calls in flight finish. Use this one, which also takes back the address left. */
   stop(): Promise<void>;
 }
@@ -58,11 +60,11 @@ export async function startGateway(
     import('../main.ts'),
     import('../config.ts'),
   ]);
-  const config = parseConfig(flags, env);
+  const config = parseConfig(asText(flags), env);
   const gateway = await createGateway(config).catch(error => explainStart(error, config));
   try {
     const { url } = await gateway.start().catch(error => explainStart(error, config));
-    await leaveAddress(config.dataDirectory, url);
+    if (url !== undefined) await leaveAddress(config.dataDirectory, url);
     async function stop(): Promise<void> {
       // First, while the directory is still ours: what starts next in it leaves its own.
       takeAddress(config.dataDirectory);
@@ -73,6 +75,14 @@ export async function startGateway(
     await gateway.stop().catch(() => {});
     throw error;
   }
+}
+
+/** `--no-http` is false; what is not given is left to the environment. */
+function asText({ http, ...flags }: ServeOptions): Record<string, string | string[] | undefined> {
+  return {
+    ...(flags as Record<string, string | string[]>),
+    ...(http === false && { http: 'false' }),
+  };
 }
 
 /** Names the gateway that has the data directory, where it has left its address; and what the machine refused. */
@@ -91,7 +101,7 @@ async function explainStart(error: unknown, { dataDirectory }: Config): Promise<
 export function clientInProcess(running: RunningGateway, namespace: string | undefined) {
   const { gateway, url } = running;
   return createClient({
-    url,
+    url: url ?? 'http://localhost',
     token: gateway.adminToken,
     fetch: gateway.fetch as Fetch,
     ...(namespace !== undefined && { namespace }),
@@ -149,11 +159,14 @@ async function serve(
     const namespace = given.namespace ?? project.manifest.namespace;
     await stopOnError(running, () => applyFirst(context, { running, project, namespace }));
   }
+  // A gateway that listens nowhere has nothing else that keeps its process alive.
+  const alive = setInterval(() => {}, 2 ** 30);
   // Who waits for this line must not take a gateway that goes for one that comes.
   if (isStopping) await stopped;
   else if (out.json) out.row({ url });
-  else out.line(`fnway listening on ${url}`);
+  else out.line(url === undefined ? 'fnway running without HTTP' : `fnway listening on ${url}`);
   await stopped;
+  clearInterval(alive);
   context.exit(0);
 }
 

@@ -14,10 +14,15 @@ export type FailureKind = (typeof failureKinds)[number];
 export const recordStates = ['succeeded', 'failed', 'cancelled'] as const;
 export type RecordState = (typeof recordStates)[number];
 
-export const origins = ['http', 'replay', 'async'] as const;
+/** New ones behind the others: records know them by their number. */
+export const origins = [
+  ...(['http', 'replay', 'async'] as const),
+  ...(['schedule', 'subscription', 'webhook', 'bucket'] as const),
+] as const;
 export type Origin = (typeof origins)[number];
 
-export const callers = ['anonymous', 'function-token', 'admin'] as const;
+/** `trigger`: nobody, it was time or something happened. New ones behind the others. */
+export const callers = ['anonymous', 'function-token', 'admin', 'trigger'] as const;
 export type Caller = (typeof callers)[number];
 
 /** Which function something is about. A Version of the waist is one. */

@@ -7,6 +7,7 @@ import { parseAuthorization, tokensEqual } from '../auth/token.ts';
 import type { Clock } from '../clock.ts';
 import type { Functions } from '../deploy/functions.ts';
 import type { Registry } from '../deploy/registry.ts';
+import type { Resources } from '../deploy/resources.ts';
 import type { Secrets } from '../deploy/secrets.ts';
 import type { Sources } from '../deploy/sources.ts';
 import type { Versions } from '../deploy/versions.ts';
@@ -21,11 +22,14 @@ import type { Calls } from '../queue/calls.ts';
 import type { Queue } from '../queue/queue.ts';
 import type { RecordStore } from '../store/records.ts';
 import type { OutputLog } from '../telemetry/output.ts';
+import type { Schedules } from '../trigger/schedules.ts';
 import { openApi } from './openapi.ts';
 import { functionRoutes } from './routes/functions.ts';
 import { invocationRoutes } from './routes/invocations.ts';
 import { jobRoutes } from './routes/jobs.ts';
 import { logRoutes } from './routes/logs.ts';
+import { resourceRoutes } from './routes/resources.ts';
+import { scheduleRoutes } from './routes/schedules.ts';
 import { secretRoutes } from './routes/secrets.ts';
 import { sourceRoutes } from './routes/sources.ts';
 import { runtimeView } from './views.ts';
@@ -39,6 +43,8 @@ export interface ControlPlaneOptions {
   output: OutputLog;
   records: RecordStore;
   secrets: Secrets;
+  resources: Resources;
+  schedules: Schedules;
   invoke: Invoke;
   queue: Queue;
   calls: Calls;
@@ -95,6 +101,7 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
   });
   app.setErrorHandler((error, request, reply) => answerError(error, request, reply, options.log));
   const routes = watchRoutes(app);
+  app.decorate('ownRoutes', routes);
   app.setNotFoundHandler((request, reply) =>
     answerError(notFound(routes, request, reply), request, reply, options.log),
   );
@@ -123,6 +130,8 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   invocationRoutes(app, options);
   jobRoutes(app, options);
   secretRoutes(app, options);
+  resourceRoutes(app, options);
+  scheduleRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({
     items: [...options.runtimes.values()].map(runtimeView),
@@ -130,7 +139,16 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   app.get('/v1/openapi.json', async () => openApi());
 }
 
+interface Route {
+  method: string;
+  url: string;
+  pattern: RegExp;
+}
+
 declare module 'fastify' {
+  interface FastifyInstance {
+    readonly ownRoutes: readonly Route[];
+  }
   interface FastifyContextConfig {
     /** Has a schema of its own for its query. */
     takesQuery?: boolean;
@@ -178,18 +196,18 @@ function malformedJson(text: string): GatewayError {
 }
 
 /** The shapes of all routes, so that a wrong method is told from a wrong path. */
-function watchRoutes(app: FastifyInstance): Array<{ method: string; pattern: RegExp }> {
-  const routes: Array<{ method: string; pattern: RegExp }> = [];
+function watchRoutes(app: FastifyInstance): Route[] {
+  const routes: Route[] = [];
   app.addHook('onRoute', route => {
     const pattern = new RegExp(`^${route.url.replace(/:\w+/g, '[^/]+')}/?$`);
-    for (const method of [route.method].flat()) routes.push({ method, pattern });
+    for (const method of [route.method].flat()) routes.push({ method, url: route.url, pattern });
   });
   return routes;
 }
 
 /** 405 with Allow when the path exists for another method, else 404. */
 function notFound(
-  routes: Array<{ method: string; pattern: RegExp }>,
+  routes: readonly Route[],
   request: FastifyRequest,
   reply: FastifyReply,
 ): GatewayError {

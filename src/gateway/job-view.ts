@@ -12,7 +12,8 @@ export function jobView(job: StoredJob, { about, attempts, result }: CallTold): 
     ...{ id, namespace, function: about?.name ?? job.functionId, state },
     ...(last?.version !== undefined && { version: last.version }),
     ...(status !== undefined && { status }),
-    ...{ origin: 'async', caller: about?.caller ?? 'anonymous', attempt: job.attempts + job.lost },
+    ...{ origin: about?.trigger?.origin ?? 'async', caller: about?.caller ?? 'anonymous' },
+    attempt: job.attempts + job.lost,
     ...{ method: about?.method ?? 'POST', path: about?.target ?? '/' },
     startedAt: isoOf(acceptedMs),
     ...(endedMs !== undefined && { durationMs: endedMs - acceptedMs, endedAt: isoOf(endedMs) }),
@@ -21,6 +22,7 @@ export function jobView(job: StoredJob, { about, attempts, result }: CallTold): 
     priority,
     ...(last?.instance !== undefined && { instance: last.instance }),
     ...(parent !== undefined && { parent }),
+    ...(about?.trigger !== undefined && { trigger: about.trigger.name }),
     ...(about?.label !== undefined && { label: about.label }),
     ...(failure !== undefined && state !== 'succeeded' && { failure }),
   };

@@ -3,6 +3,7 @@ import { errorCodes } from '../../client/errors.ts';
 import { severities } from '../domain/log-line.ts';
 import { callers, failureKinds, origins, recordStates } from '../domain/record.ts';
 import { jobStates } from '../store/jobs.ts';
+import { slotOutcomes } from '../store/schedules.ts';
 
 export const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` });
 
@@ -21,6 +22,24 @@ const state = { enum: ['building', 'ready', 'failed'] };
 const headerList = { type: 'array', items: { type: 'array', items: text } };
 /** Of a body, one of the two. */
 const bodyParts = { headers: headerList, body: text, base64: text };
+
+/** `next`: of a schedule, when it comes next. */
+const resource = (definition: string, more: Record<string, unknown> = {}) =>
+  object(
+    {
+      ...{ id: text, namespace: text, name: text, definition: ref(definition), project: text },
+      ...{ paused: { type: 'boolean' }, revision: whole, createdAt: text, updatedAt: text },
+      ...more,
+    },
+    ['project'],
+  );
+const put = (name: string) =>
+  object({ resource: ref(name), outcome: { enum: ['created', 'updated', 'unchanged'] } });
+
+const resourceViews = {
+  Schedule: resource('ScheduleDefinition', { next: texts }),
+  SchedulePut: put('Schedule'),
+};
 
 /** The answers' shapes: client/api.ts in JSON Schema; test/api checks real answers against them. */
 export const views = {
@@ -118,6 +137,14 @@ export const views = {
   Token: object({ token: text, signingKey: text }),
   Accepted: object({ id: text, location: text }),
   Secret: object({ name: text, updatedAt: text }),
+  ...resourceViews,
+  Slot: object(
+    {
+      ...{ at: text, outcome: { enum: [...slotOutcomes] }, decidedAt: text },
+      invocation: text,
+    },
+    ['invocation'],
+  ),
   Source: object({ digest: text }),
   Runtime: object({ name: text, aliases: texts, entries: texts, concurrency: whole }),
   OutputLine: object(
@@ -145,7 +172,7 @@ export const views = {
       durationMs: { type: 'number' },
       attempts: list(ref('Attempt')),
       ...{ dueAt: text, endedAt: text, priority: whole },
-      ...{ instance: text, parent: text, label: text },
+      ...{ instance: text, parent: text, trigger: text, label: text },
       failure: object(
         {
           kind: { enum: [...failureKinds] },
@@ -156,7 +183,7 @@ export const views = {
       ),
     },
     [
-      ...['instance', 'parent', 'label', 'failure', 'version', 'status', 'durationMs'],
+      ...['instance', 'parent', 'trigger', 'label', 'failure', 'version', 'status', 'durationMs'],
       ...['attempts', 'dueAt', 'endedAt', 'priority'],
     ],
   ),

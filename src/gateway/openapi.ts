@@ -1,6 +1,8 @@
 /** The OpenAPI 3.1 document of the control plane, made from the schemas that validate its requests. */
 import { z } from 'zod';
 import { definitionSchema, nameSchema } from '../domain/function.ts';
+import { resourceRules } from '../domain/resource.ts';
+import { resourceOperations } from './openapi-resources.ts';
 import { ref, views } from './openapi-views.ts';
 import { listQuerySchema } from './routes/functions.ts';
 import { invocationQuerySchema } from './routes/invocations.ts';
@@ -8,7 +10,7 @@ import { waitQuerySchema } from './routes/jobs.ts';
 import { logsQuerySchema } from './routes/logs.ts';
 import { secretValueSchema } from './routes/secrets.ts';
 
-interface Operation {
+export interface Operation {
   method: 'get' | 'post' | 'put' | 'delete';
   path: string;
   id: string;
@@ -248,6 +250,7 @@ function operations(): Operation[] {
       summary: 'Remove a secret',
       status: 204,
     },
+    ...resourceOperations({ json, page, queryOf }),
     {
       method: 'post',
       path: sourcesPath,
@@ -289,7 +292,11 @@ export function openApi(): Record<string, unknown> {
     paths,
     components: {
       securitySchemes: { adminToken: { type: 'http', scheme: 'bearer' } },
-      schemas: { Definition: toSchema(definitionSchema), ...views },
+      schemas: {
+        Definition: toSchema(definitionSchema),
+        ScheduleDefinition: toSchema(resourceRules.schedule.schema),
+        ...views,
+      },
     },
   };
 }

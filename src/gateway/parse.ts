@@ -1,6 +1,7 @@
 /** Parses what the control plane is sent: zod's findings in our words, with the path of each field. */
 import type { z } from 'zod';
 import type { ErrorCode, Issue } from '../../client/errors.ts';
+import { keysAt } from '../domain/schema-keys.ts';
 import { suggest } from '../domain/suggest.ts';
 import { GatewayError } from '../errors.ts';
 
@@ -75,24 +76,4 @@ function explain(issue: z.core.$ZodIssue, schema: z.ZodType): Issue[] {
     return [{ path, message: issue.issues[0]?.message ?? issue.message }];
   }
   return [{ path, message: issue.message }];
-}
-
-/** The keys that an object of the schema may have at a path. */
-function keysAt(schema: z.ZodType, path: PropertyKey[]): string[] {
-  let current: unknown = schema;
-  for (const step of path) current = shapeOf(current)?.[String(step)];
-  return Object.keys(shapeOf(current) ?? {});
-}
-
-function shapeOf(schema: unknown): Record<string, unknown> | undefined {
-  let current = schema as
-    | { shape?: Record<string, unknown>; unwrap?: () => unknown; options?: unknown[]; in?: unknown }
-    | undefined;
-  for (let i = 0; i < 8 && current !== undefined; i++) {
-    if (current.shape !== undefined) return current.shape;
-    if (current.options !== undefined)
-      return Object.assign({}, ...current.options.map(option => shapeOf(option) ?? {}));
-    current = (current.unwrap?.() ?? current.in) as typeof current;
-  }
-  return undefined;
 }

@@ -88,6 +88,8 @@ export interface Submission {
   dueMs?: number;
   priority?: number;
   idempotencyKey?: string;
+  /** One of a key at a time, in the order of acceptance. */
+  orderKey?: string;
   parent?: string;
 }
 
@@ -104,7 +106,7 @@ export class Calls {
   async submit(submission: Submission): Promise<{ id: string; isFirst: boolean }> {
     const { queue, payloads } = this.#options;
     const { function: called } = submission;
-    const job = await this.#newJob(submission);
+    const job = await this.jobOf(submission);
     this.#remember(job, submission);
     // Where that fails, nobody knows whether it is there: a blob that no job names goes at the next start.
     const [outcome = 'full'] = await queue.submit([job]);
@@ -139,9 +141,10 @@ export class Calls {
     return this.#options.payloads.open<CallHead>({ sealed: sealedInput, blob: inputBlob });
   }
 
-  async #newJob(submission: Submission): Promise<NewJob> {
+  /** For whoever accepts it together with something else. */
+  async jobOf(submission: Submission): Promise<NewJob> {
     const { payloads, clock } = this.#options;
-    const { function: called, head, body, idempotencyKey, parent } = submission;
+    const { function: called, head, body, idempotencyKey, orderKey, parent } = submission;
     const nowMs = clock.now();
     return {
       ...{ id: newId('inv', nowMs), kind: 'call', priority: jobLimits.priorityDefault },
@@ -149,6 +152,7 @@ export class Calls {
       ...{ acceptedMs: nowMs, dueMs: submission.dueMs ?? nowMs },
       ...(submission.priority !== undefined && { priority: submission.priority }),
       ...(parent !== undefined && { parent }),
+      ...(orderKey !== undefined && { orderKey }),
       ...asInput(await payloads.keep(withDue(head, submission.dueMs), body)),
       ...(idempotencyKey !== undefined && {
         idempotency: {
@@ -315,8 +319,12 @@ function withDue(head: CallHead, dueMs: number | undefined): CallHead {
   return dueMs === undefined ? head : { ...head, dueMs };
 }
 
-function aboutOf({ name, method, target, caller, label }: CallHead): CallAbout {
-  return { name, method, target, caller, ...(label !== undefined && { label }) };
+function aboutOf({ name, method, target, caller, label, trigger }: CallHead): CallAbout {
+  return {
+    ...{ name, method, target, caller },
+    ...(label !== undefined && { label }),
+    ...(trigger !== undefined && { trigger }),
+  };
 }
 
 /** Where its jobs wait: as many run as its instances have places for, unless it says otherwise. */

@@ -1,5 +1,5 @@
 /** What a job of kind `call` has to do, and what came of it: the heads beside their bodies. */
-import type { Caller, RecordFailure } from '../domain/record.ts';
+import type { Caller, Origin, RecordFailure } from '../domain/record.ts';
 import type { HeaderPairs } from '../invoke/invoke.ts';
 import type { Attempt } from './story.ts';
 
@@ -11,6 +11,8 @@ export interface CallAbout {
   caller: Caller;
   /** What the caller named it. */
   label?: string;
+  /** What brought it, where it was not a call of `/async-function`. */
+  trigger?: { origin: Origin; name: string };
 }
 
 export interface CallHead extends CallAbout {

@@ -122,6 +122,11 @@ export class Queue {
     return accepted;
   }
 
+  /** Something was accepted in another way. */
+  look(): void {
+    if (this.#stopped === undefined) this.#pump();
+  }
+
   /** What waits and runs, as it was when this was asked for last; it is looked up anew for the next time. */
   lanes(): readonly LaneCount[] {
     if (this.#stopped === undefined)

@@ -56,7 +56,8 @@ export function callOf(
     ...{ id: job.id, version, attempt },
     ...{ method: head.method, target: head.target, headers: head.headers, body },
     ownHeaders: ['X-Call-Id', head.label ?? job.id, 'Traceparent', head.traceparent],
-    ...{ origin: 'async', caller: head.caller, label: head.label, parent: job.parent },
+    ...{ origin: head.trigger?.origin ?? 'async', caller: head.caller },
+    ...{ label: head.label, parent: job.parent },
     ...{ deadlineMs: Number.POSITIVE_INFINITY, gathering: false, instance: undefined },
   };
 }

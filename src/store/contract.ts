@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { jobsContract } from './contract-jobs.ts';
+import { resourcesContract } from './contract-resources.ts';
 import {
   addFunction,
   addVersion,
@@ -18,6 +19,7 @@ import {
   type Define,
   listAll,
 } from './contract-rows.ts';
+import { schedulesContract } from './contract-schedules.ts';
 import { secretsContract } from './contract-secrets.ts';
 import {
   defineActivating,
@@ -62,6 +64,8 @@ export function storeContract(
   defineRemoving(define);
   defineKeeping(define);
   secretsContract(define);
+  resourcesContract(define);
+  schedulesContract(define);
   jobsContract(define);
   assert.deepEqual([...skips.keys()], [], 'every skipped test exists');
 }

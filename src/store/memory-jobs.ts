@@ -13,11 +13,11 @@ interface Live {
   sealedStory?: Uint8Array;
 }
 
-export function createMemoryJobs(): JobStore {
+export function createMemoryJobs(): MemoryJobs {
   return new MemoryJobs();
 }
 
-class MemoryJobs implements JobStore {
+export class MemoryJobs implements JobStore {
   /** In the order of acceptance. */
   readonly #live: Live[] = [];
   readonly #ended = new Map<string, StoredJob>();
@@ -28,6 +28,24 @@ class MemoryJobs implements JobStore {
   async enqueue(jobs: NewJob[], nowMs: number) {
     for (const job of jobs) assertEnqueue(job);
     return jobs.map(job => this.#enqueue(job, nowMs));
+  }
+
+  /** Whether so many may wait. For other facets. */
+  hasRoom(jobs: readonly NewJob[]): boolean {
+    return jobs.every(({ lane }) => {
+      const more = jobs.filter(job => job.lane.id === lane.id).length;
+      return this.#waiting(lane.id) + more <= lane.waitingMax;
+    });
+  }
+
+  /** However many wait. */
+  accept(job: NewJob, nowMs: number): void {
+    assertEnqueue(job);
+    this.#enqueue({ ...job, lane: { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER } }, nowMs);
+  }
+
+  isLive(id: string): boolean {
+    return this.#find(id) !== undefined;
   }
 
   #enqueue(job: NewJob, nowMs: number) {
@@ -120,8 +138,7 @@ class MemoryJobs implements JobStore {
       this.#end(live, { state, nowMs, keepsInput, result });
     }
     // What belongs to an end is never too much.
-    for (const job of next)
-      this.#enqueue({ ...job, lane: { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER } }, nowMs);
+    for (const job of next) this.accept(job, nowMs);
     return 'settled';
   }
 

@@ -6,6 +6,7 @@
  */
 import { assert } from '../errors.ts';
 import { createMemoryJobs } from './memory-jobs.ts';
+import { createMemorySchedules } from './memory-schedules.ts';
 import {
   assertCreate,
   assertLimit,
@@ -19,6 +20,8 @@ import type {
   FunctionRow,
   FunctionStore,
   NewRow,
+  ResourceRow,
+  ResourceStore,
   SecretRow,
   SecretStore,
   Store,
@@ -34,7 +37,12 @@ interface Entry {
 export function createMemoryStore(): Store {
   const functions = new MemoryFunctionStore();
   const secrets = createMemorySecrets();
-  return { functions, secrets, jobs: createMemoryJobs(), close: async () => functions.close() };
+  const jobs = createMemoryJobs();
+  return {
+    ...{ functions, secrets, resources: createMemoryResources() },
+    ...{ jobs, schedules: createMemorySchedules(jobs) },
+    close: async () => functions.close(),
+  };
 }
 
 function createMemorySecrets(): SecretStore {
@@ -50,6 +58,30 @@ function createMemorySecrets(): SecretStore {
     remove: async (namespace, name) => rows.delete(keyOf(namespace, name)),
     list: async () =>
       [...rows.entries()].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, row]) => ({ ...row })),
+  };
+}
+
+function createMemoryResources(): ResourceStore {
+  const rows = new Map<string, ResourceRow>();
+  let revision = 0;
+  const copy = (row: ResourceRow) => ({ ...row, sealedSpec: Uint8Array.from(row.sealedSpec) });
+  return {
+    async put(row, expected) {
+      if (rows.get(row.id)?.revision !== expected.revision) return 'conflict';
+      const isTaken = [...rows.values()].some(
+        other =>
+          other.id !== row.id &&
+          other.kind === row.kind &&
+          other.namespace === row.namespace &&
+          other.name === row.name,
+      );
+      if (isTaken) return 'conflict';
+      const stored = copy({ ...row, revision: ++revision });
+      rows.set(row.id, stored);
+      return copy(stored);
+    },
+    remove: async id => rows.delete(id),
+    list: async () => [...rows.values()].sort((a, b) => (a.id < b.id ? -1 : 1)).map(copy),
   };
 }
 

@@ -4,8 +4,10 @@
  * Implementations: sqlite/, memory.ts (the executable specification). Suite: contract.ts.
  */
 import type { FunctionSettings, VersionState } from '../domain/function.ts';
+import type { ResourceKind } from '../domain/resource.ts';
 import type { Traffic } from '../domain/traffic.ts';
 import type { JobStore } from './jobs.ts';
+import type { ScheduleStore } from './schedules.ts';
 
 export interface FunctionRow {
   /** `fn_…`; never reused, also when a function of the same name is made anew. */
@@ -114,9 +116,42 @@ export interface SecretStore {
   list(): Promise<SecretRow[]>;
 }
 
+/** What a manifest declares beside functions. */
+export interface ResourceRow {
+  /** `sch_…` and the like; never reused, also when one of the same name is made anew. */
+  id: string;
+  kind: ResourceKind;
+  namespace: string;
+  name: string;
+  /** Sealed canonical JSON of what was asked for. */
+  sealedSpec: Uint8Array;
+  /** Brings nothing until somebody resumes it. */
+  isPaused: boolean;
+  /** What happened before is none of its business. */
+  sinceMs: number;
+  createdMs: number;
+  updatedMs: number;
+  /** Set by the store: grows with every change. */
+  revision: number;
+}
+
+export interface ResourceStore {
+  /** Adds one (no revision), or changes it if it is still at `revision`. `conflict`: it is not, or the name is taken. */
+  put(
+    row: Omit<ResourceRow, 'revision'>,
+    expected: { revision?: number },
+  ): Promise<ResourceRow | 'conflict'>;
+  /** False: there was none. */
+  remove(id: string): Promise<boolean>;
+  /** Of all kinds and namespaces, in order of id. */
+  list(): Promise<ResourceRow[]>;
+}
+
 export interface Store {
   readonly functions: FunctionStore;
   readonly secrets: SecretStore;
+  readonly resources: ResourceStore;
   readonly jobs: JobStore;
+  readonly schedules: ScheduleStore;
   close(): Promise<void>;
 }

@@ -48,6 +48,9 @@ export interface TestGateway {
   stop(): Promise<void>;
 }
 
+/** Of one that does not listen. */
+const noUrl = 'http://127.0.0.1:0';
+
 const running = new Set<TestGateway>();
 const shared = new Set<TestGateway>();
 const connections = new Set<RawConnection>();
@@ -76,7 +79,8 @@ export async function startTestGateway(options: TestGatewayOptions = {}): Promis
   try {
     const flags = { data, port: '0', logLevel: 'silent', warm: '1', ...options.settings };
     gateway = await createGateway(parseConfig(flags, options.env ?? {}), options.overrides);
-    url = (await gateway.start()).url;
+    const started = await gateway.start();
+    url = started.url ?? noUrl;
   } catch (error) {
     remove();
     throw error;

@@ -11,27 +11,12 @@ import { noRetry } from '../../src/domain/retry.ts';
 import { GatewayError } from '../../src/errors.ts';
 import { type Call, type CallSignal, failedReply, type Reply } from '../../src/invoke/invoke.ts';
 import type { Queue } from '../../src/queue/queue.ts';
-import type { JobStore, Settlement } from '../../src/store/jobs.ts';
+import { type JobStore, jobMethods, type Settlement } from '../../src/store/jobs.ts';
 import { createMemoryJobs } from '../../src/store/memory-jobs.ts';
-import { type CrashingJobs, crashingJobs } from '../../src/testing/crashing-jobs.ts';
+import { type CrashingStore, crashingStore } from '../../src/testing/crashing-store.ts';
 import { FakeClock } from '../../src/testing/fake-clock.ts';
 import { answer, buildQueue, type QueueFixture } from '../../src/testing/test-queue.ts';
-
-const seeds =
-  process.env.FNWAY_TEST_SEED === undefined
-    ? Array.from({ length: Number(process.env.FNWAY_TEST_SEEDS ?? 200) }, (_, i) => i + 1)
-    : [Number(process.env.FNWAY_TEST_SEED)];
-
-/** Numbers from 0 up to 1 that follow from the seed alone (mulberry32). */
-function randomOf(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
+import { randomOf, seeds } from './seeds.ts';
 
 const retry = { ...noRetry, attempts: 4, minDelayMs: 1000, maxDelayMs: 20_000 };
 const submissions = 15;
@@ -53,7 +38,7 @@ class Simulation {
   #canDie = true;
   #freezes: boolean;
   #gateways = 0;
-  #current: CrashingJobs | undefined;
+  #current: CrashingStore<JobStore> | undefined;
   #fixture: QueueFixture | undefined;
   readonly queues: Queue[] = [];
 
@@ -71,12 +56,14 @@ class Simulation {
   async gateway(): Promise<QueueFixture> {
     while (this.#fixture === undefined || this.#current!.isGone) {
       const number = ++this.#gateways;
-      const crashing: CrashingJobs = crashingJobs(this.#watched(number), () =>
-        this.#fate(() => crashing.thaw()),
+      const crashing: CrashingStore<JobStore> = crashingStore(
+        this.#watched(number),
+        jobMethods,
+        () => this.#fate(() => crashing.thaw()),
       );
       this.#current = crashing;
       const fixture = buildQueue({
-        ...{ jobs: crashing.jobs, clock: this.clock, retry, concurrency: 4 },
+        ...{ jobs: crashing.store, clock: this.clock, retry, concurrency: 4 },
         isAlone: !this.#freezes,
         invoke: (call, signal) => this.#invoke(call, signal, { number, crashing }),
       });
@@ -141,7 +128,7 @@ class Simulation {
   async #invoke(
     call: Call,
     signal: CallSignal,
-    { number, crashing }: { number: number; crashing: CrashingJobs },
+    { number, crashing }: { number: number; crashing: CrashingStore<JobStore> },
   ): Promise<Reply> {
     const { id } = call;
     // Of a gateway that has died, the process of the function is gone.

@@ -99,6 +99,10 @@ async function deployAll(url: string): Promise<void> {
     );
     assert.equal(view.state, 'ready');
   }
+  const start = new Date(Math.floor(Date.now() / 1000) * 1000).toISOString();
+  await client.resources('schedules').put('secondly', {
+    ...{ function: 'steady', start, every: '1s', catchUp: 'all', catchUpMax: 1000 },
+  });
 }
 
 /** Calls for as long as it goes; notes what got a 202. */
@@ -119,8 +123,38 @@ async function callOn(url: string, accepted: Map<string, string>, isOver: () => 
   }
 }
 
+/** Slot by slot, the invocation that it has brought. */
+async function noteSlots(url: string, slots: Map<string, string>): Promise<void> {
+  const { items } = await clientOf(url).listSlots('secondly');
+  for (const { at, outcome, invocation } of items) {
+    assert.equal(outcome, 'fired', at);
+    assert.equal(slots.get(at) ?? invocation, invocation, `slot ${at} has brought two`);
+    slots.set(at, invocation!);
+  }
+}
+
+async function waitForSlot(url: string, slots: Map<string, string>): Promise<void> {
+  const nowText = new Date().toISOString();
+  for (let i = 0; i < 200 && [...slots.keys()].every(at => at < nowText); i++) {
+    await sleep(50);
+    await noteSlots(url, slots);
+  }
+}
+
+/** None is missing, and no two have brought the same. */
+function checkSlots(slots: Map<string, string>): void {
+  const times = [...slots.keys()].map(at => Date.parse(at)).sort((a, b) => a - b);
+  assert.deepEqual(
+    times,
+    times.map((_, i) => times[0]! + 1000 * i),
+  );
+  assert.equal(new Set(slots.values()).size, slots.size);
+  assert.ok(slots.size >= kills / 4, `${slots.size} slots`);
+}
+
 test(`${kills} times kill -9 while jobs are accepted and run`, { timeout: 600_000 }, async t => {
   const accepted = new Map<string, string>();
+  const slots = new Map<string, string>();
   let url = await serve();
   await deployAll(url);
   for (let n = 0; n < kills; n++) {
@@ -131,8 +165,11 @@ test(`${kills} times kill -9 while jobs are accepted and run`, { timeout: 600_00
     isOver = true;
     await Promise.all(calling);
     url = await serve();
+    await noteSlots(url, slots);
   }
   const client = clientOf(url);
+  await waitForSlot(url, slots);
+  checkSlots(slots);
   const ended = new Map<string, string>();
   for (const id of accepted.keys()) {
     const view = await client.getInvocation(id, { wait: '60s' });
@@ -160,7 +197,9 @@ test(`${kills} times kill -9 while jobs are accepted and run`, { timeout: 600_00
     assert.deepEqual((await client.listInvocations({ state })).items, []);
   assert.ok(accepted.size > kills * 10, `${accepted.size} were accepted`);
   const sum = [...tries.values()].reduce((all, count) => all + count, 0);
-  t.diagnostic(`${accepted.size} accepted, ${sum} tries, ${unlucky.length} lost too often`);
+  t.diagnostic(
+    `${accepted.size} accepted, ${sum} tries, ${unlucky.length} lost too often, ${slots.size} slots`,
+  );
   child!.kill('SIGTERM');
   await once(child!, 'exit');
   assert.equal(child!.exitCode, 0);

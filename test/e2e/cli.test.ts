@@ -6,10 +6,11 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { waitFor } from '../../src/testing/wait-for.ts';
 
 const cli = join(import.meta.dirname, '../../src/cli/cli.ts');
 const directory = mkdtempSync(join(tmpdir(), 'fnway-cli-e2e-'));
@@ -96,4 +97,104 @@ test('serve applies a project to the namespace that it is given', limit, async (
   const [code] = await once(serving, 'close');
   assert.equal(code, 0);
   rmSync(project, { recursive: true, maxRetries: 10 });
+});
+
+test('serve without HTTP runs a project that has only schedules', limit, async () => {
+  const project = mkdtempSync(join(tmpdir(), 'fnway-cli-project-'));
+  const written = join(project, 'slots');
+  writeFileSync(
+    join(project, 'fnway.yaml'),
+    `functions:
+  tick: { script: 'echo "$(cat)" >> "$OUT"', env: { OUT: ${written} }, auth: none }
+schedules:
+  ticking: { function: tick, every: 1s, body: tock }
+`,
+  );
+  writeFileSync(written, '');
+  // Functions of a gateway that runs as root have users of their own.
+  chmodSync(project, 0o755);
+  chmodSync(written, 0o666);
+  const flags = ['--data', join(project, 'data'), '--log-level', 'warn'];
+  const serving = start(['serve', '--no-http', ...flags, '--apply', project]);
+  try {
+    const [line] = await once(serving.stdout!.setEncoding('utf8'), 'data');
+    assert.equal(line, 'fnway running without HTTP\n');
+    assert.equal(existsSync(join(project, 'data', 'address')), false);
+    await waitFor(() => readFileSync(written, 'utf8').startsWith('tock\ntock\n'), {
+      ...{ what: 'two slots', timeoutMs: 30_000 },
+    });
+  } finally {
+    serving.kill('SIGTERM');
+  }
+  const [code] = await once(serving, 'close');
+  assert.equal(code, 0);
+  rmSync(project, { recursive: true, maxRetries: 10 });
+});
+
+describe('schedules of a project', limit, () => {
+  const project = mkdtempSync(join(tmpdir(), 'fnway-cli-project-'));
+  let gateway: ChildProcess;
+  let env: { FNWAY_URL: string; FNWAY_TOKEN: string };
+  const write = (schedules: string) =>
+    writeFileSync(
+      join(project, 'fnway.yaml'),
+      `project: shop\nfunctions: { a: { script: cat } }\nschedules: ${schedules}\n`,
+    );
+
+  before(async () => {
+    const data = join(project, 'data');
+    gateway = start(['serve', '--port', '0', '--log-level', 'warn', '--data', data]);
+    const [line] = await once(gateway.stdout!.setEncoding('utf8'), 'data');
+    env = {
+      FNWAY_URL: /http:\S+/.exec(line)![0],
+      FNWAY_TOKEN: readFileSync(join(data, 'admin.token'), 'utf8').trim(),
+    };
+  }, limit);
+  after(async () => {
+    gateway.kill('SIGTERM');
+    await once(gateway, 'close');
+    rmSync(project, { recursive: true, force: true, maxRetries: 10 });
+  });
+
+  test('are planned, applied, changed and removed with it', limit, async () => {
+    write(`{ nightly: { function: a, cron: "0 4 * * *" }, gone: { function: a, every: 1d } }`);
+    const plan = await fnway(['plan', project], env);
+    assert.match(plan.stdout, /^\+ schedule nightly {2}create$/m, plan.stderr);
+    const applied = await fnway(['apply', project], env);
+    assert.equal(applied.code, 0, applied.stderr);
+    assert.match(applied.stdout, /3 created/);
+    assert.match((await fnway(['apply', project], env)).stdout, /3 unchanged/);
+    write(`{ nightly: { function: a, cron: "0 5 * * *", body: { secret: 1 } } }`);
+    const change = await fnway(['plan', project], env);
+    assert.match(change.stdout, /^ {4}cron: 0 4 \* \* \* → 0 5 \* \* \*$/m);
+    assert.match(change.stdout, /^ {4}body changed$/m);
+    assert.match(change.stdout, /^- schedule gone {2}remove: project shop no longer has it$/m);
+    const changed = await fnway(['apply', project], env);
+    assert.match(changed.stdout, /1 unchanged, 1 updated, 1 removed/);
+  });
+
+  test('are listed, run, paused and resumed', limit, async () => {
+    write(`{ nightly: { function: a, cron: "0 4 * * *", timezone: Europe/Berlin, body: hi } }`);
+    await fnway(['apply', project], env);
+    const list = await fnway(['schedules', 'list'], env);
+    assert.match(list.stdout, /^nightly {2}a {9}0 4 \* \* \* Europe\/Berlin {2}20\d\d-/m);
+    const { stdout: id } = await fnway(['schedules', 'run', 'nightly'], env);
+    const result = await fnway(['invocations', 'result', id.trim(), '--wait', '30s'], env);
+    assert.equal(result.stdout, 'hi');
+    const history = await fnway(['schedules', 'history', 'nightly'], env);
+    assert.ok(history.stdout.includes(`by-hand  ${id.trim()}`), history.stdout);
+    assert.equal((await fnway(['schedules', 'pause', 'nightly'], env)).stdout, 'nightly  paused\n');
+    assert.match((await fnway(['schedules', 'list'], env)).stdout, /paused$/m);
+    const resumed = await fnway(['schedules', 'resume', 'nightly'], env);
+    assert.match(resumed.stdout, /^nightly {2}resumed {2}next /);
+    assert.equal((await fnway(['schedules', 'run', 'none'], env)).code, 3);
+  });
+
+  test('a function that one calls is removed with it, not before it', limit, async () => {
+    const early = await fnway(['remove', 'a'], env);
+    assert.match(early.stderr, /used by schedule nightly/);
+    const destroyed = await fnway(['destroy', project, '--yes'], env);
+    assert.equal(destroyed.code, 0, destroyed.stderr);
+    assert.match(destroyed.stdout, /2 removed/);
+  });
 });

@@ -75,6 +75,14 @@ test('the commands of docs/guides/debug-a-failure.md show each step', async () =
   assert.match(metrics!, /function="fail",reason="threw"\} 1/);
 });
 
+test('the commands of docs/guides/schedules.md list, run and pause', limit, async () => {
+  const [listed, run] = await outputsOf('docs/guides/schedules.md');
+  assert.match(listed!, /^daily +report +every 1d from 2021-01-01T04:00:00\.000Z/m);
+  assert.match(listed!, /^nightly +report +0 4 \* \* \* Europe\/Berlin/m);
+  assert.match(run!, /by-hand +inv_\w+/);
+  assert.match(run!, /nightly {2}paused\nnightly {2}resumed/);
+});
+
 test('the commands of docs/guides/http-function.md show both answers', async () => {
   const [deployed, refused] = await outputsOf('docs/guides/http-function.md');
   assert.match(deployed!, /up\n$/);

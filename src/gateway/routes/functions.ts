@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { TokenView } from '../../../client/api.ts';
 import type { FunctionEntry, LivingVersion, Registry } from '../../deploy/registry.ts';
+import { refuseUsers } from '../../deploy/resources.ts';
 import {
   type Definition,
   definitionSchema,
@@ -173,7 +174,10 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
   });
 
   app.delete(`${base}/:name`, { config: { takesNothing: true } }, async (request, reply) => {
-    await functions.remove(find(request.params));
+    const entry = find(request.params);
+    const { namespace, name } = entry.row;
+    refuseUsers(`function ${name}`, options.resources.usersOf('function', namespace, name));
+    await functions.remove(entry);
     return reply.code(204).send();
   });
 

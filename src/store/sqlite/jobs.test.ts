@@ -12,30 +12,43 @@ import { newId } from '../../ids.ts';
 import { buildJob, ending, noon } from '../contract-jobs.ts';
 import { type JobStore, jobMethods, type LeasedJob, type Settlement } from '../jobs.ts';
 import { createMemoryJobs } from '../memory-jobs.ts';
+import { createMemorySchedules } from '../memory-schedules.ts';
+import { type ScheduleStore, scheduleMethods } from '../schedules.ts';
+import type { Store } from '../store.ts';
 import { openDatabase } from './database.ts';
-import { createSqliteJobs } from './jobs.ts';
 import { openQueue } from './queue.ts';
 import { queueMigrations } from './queue-migrations.ts';
+import { createQueueMethods, type QueueMethods } from './queue-thread.ts';
 
 const root = mkdtempSync(path.join(tmpdir(), 'fnway-jobs-'));
 after(() => rmSync(root, { recursive: true }));
 let files = 0;
 const newPath = () => path.join(root, `${files++}.db`);
 
-/** The facet in this thread: each method a transaction. */
-function direct(): { jobs: JobStore; close(): void } {
+type Facets = Pick<Store, 'jobs' | 'schedules'>;
+
+/** The facets in this thread: each method a transaction. */
+function direct(): Facets & { close(): void } {
   const { connection, close } = openDatabase({ path: newPath(), migrations: queueMigrations });
-  const methods = createSqliteJobs(connection.db);
-  const jobs = Object.fromEntries(
-    jobMethods.map(name => [
-      name,
-      async (...args: unknown[]) =>
-        connection.write(() =>
-          (methods[name] as (...args: unknown[]) => unknown).apply(methods, args),
-        ),
-    ]),
-  ) as unknown as JobStore;
-  return { jobs, close };
+  const methods = createQueueMethods(connection.db);
+  const facet = (names: ReadonlyArray<keyof QueueMethods>) =>
+    Object.fromEntries(
+      names.map(name => [
+        name,
+        async (...args: unknown[]) =>
+          connection.write(() => (methods[name] as (...args: unknown[]) => unknown)(...args)),
+      ]),
+    );
+  return {
+    jobs: facet(jobMethods) as unknown as JobStore,
+    schedules: facet(scheduleMethods) as unknown as ScheduleStore,
+    close,
+  };
+}
+
+function inMemory(): Facets {
+  const jobs = createMemoryJobs();
+  return { jobs, schedules: createMemorySchedules(jobs) };
 }
 
 const operation = fc.oneof(
@@ -81,6 +94,18 @@ const operation = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('extend' as const), which: fc.nat() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('recover' as const) }) },
   {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('fire' as const),
+      schedule: fc.constantFrom('sch_a', 'sch_b'),
+      fromMs: fc.integer({ min: 0, max: 3 }),
+      steps: fc.integer({ min: 0, max: 2 }),
+      isMissed: fc.boolean(),
+      skipsOverlap: fc.boolean(),
+      waitingMax: fc.integer({ min: 1, max: 6 }),
+    }),
+  },
+  {
     weight: 1,
     arbitrary: fc.record({
       do: fc.constant('sweep' as const),
@@ -96,16 +121,20 @@ type Operation = typeof operation extends fc.Arbitrary<infer T> ? T : never;
 
 /** Does the same with both, and compares what they say. */
 class Pair {
-  readonly #stores: JobStore[];
+  readonly #stores: Facets[];
   readonly #ids: string[] = [];
   readonly #leased: LeasedJob[] = [];
   #nowMs = noon;
 
-  constructor(stores: JobStore[]) {
+  constructor(stores: Facets[]) {
     this.#stores = stores;
   }
 
-  async #both<T>(ask: (jobs: JobStore) => Promise<T>): Promise<T> {
+  #both<T>(ask: (jobs: JobStore) => Promise<T>): Promise<T> {
+    return this.#of(({ jobs }) => ask(jobs));
+  }
+
+  async #of<T>(ask: (facets: Facets) => Promise<T>): Promise<T> {
     const [expected, answer] = await Promise.all(this.#stores.map(ask));
     assert.deepEqual(answer, expected);
     return expected!;
@@ -150,6 +179,8 @@ class Pair {
       case 'recover':
         await this.#both(jobs => jobs.recover(nowMs));
         return;
+      case 'fire':
+        return this.#fire(step);
       case 'sweep': {
         const { limit } = step;
         const ages = { endedBeforeMs: nowMs - 20, deadBeforeMs: nowMs - 50 };
@@ -179,7 +210,23 @@ class Pair {
     await this.#both(jobs => jobs.settle([settlement]));
   }
 
+  async #fire(step: Operation & { do: 'fire' }): Promise<void> {
+    const nowMs = this.#nowMs;
+    const { schedule, fromMs, steps, isMissed, skipsOverlap, waitingMax } = step;
+    const slots = Array.from({ length: Math.max(1, steps) }, (_, i) => {
+      const lane = { id: 'fn_a', runningMax: 2, waitingMax };
+      const job = buildJob({ lane, acceptedMs: nowMs, dueMs: nowMs });
+      this.#ids.push(job.id);
+      return { slotMs: fromMs + i, ...(!isMissed && { job }) };
+    });
+    const firing = { schedule, fromMs, toMs: fromMs + steps, skipsOverlap, slots };
+    await this.#of(({ schedules }) => schedules.fire([firing], nowMs));
+  }
+
   async compare(): Promise<void> {
+    await this.#of(({ schedules }) => schedules.positions());
+    await this.#of(({ schedules }) => schedules.slots('sch_a', 100));
+    await this.#of(({ schedules }) => schedules.slots('sch_b', 100));
     await this.#both(jobs => jobs.counts());
     for (const id of this.#ids) await this.#both(jobs => jobs.find(id));
     await this.#both(jobs => jobs.list({ namespace: 'default', limit: 1000 }));
@@ -189,13 +236,13 @@ class Pair {
 test('whatever is done, it answers as the memory store does', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(operation, { minLength: 30, maxLength: 60 }), async steps => {
-      const { jobs, close } = direct();
+      const sqlite = direct();
       try {
-        const pair = new Pair([createMemoryJobs(), jobs]);
+        const pair = new Pair([inMemory(), sqlite]);
         for (const step of steps) await pair.run(step);
         await pair.compare();
       } finally {
-        close();
+        sqlite.close();
       }
     }),
     { numRuns: Number(process.env.FNWAY_TEST_RUNS ?? 60) },

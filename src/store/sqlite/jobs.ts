@@ -30,11 +30,7 @@ export type JobMethods = {
   [K in keyof JobStore]: (...args: Parameters<JobStore[K]>) => Awaited<ReturnType<JobStore[K]>>;
 };
 
-export function createSqliteJobs(db: SqliteConnection['db']): JobMethods {
-  return new SqliteJobs(db);
-}
-
-class SqliteJobs implements JobMethods {
+export class SqliteJobs implements JobMethods {
   readonly #sql: ReturnType<typeof prepare>;
   readonly #db: SqliteConnection['db'];
   /** Grows with every job that is leased. */
@@ -49,6 +45,22 @@ class SqliteJobs implements JobMethods {
   enqueue(jobs: NewJob[], nowMs: number): Enqueued[] {
     for (const job of jobs) assertEnqueue(job);
     return jobs.map(job => this.#enqueue(job, nowMs));
+  }
+
+  /** Whether so many may wait. For other facets of the file. */
+  hasRoom(jobs: readonly NewJob[]): boolean {
+    const counts = new Map<string, number>();
+    for (const { lane } of jobs) counts.set(lane.id, (counts.get(lane.id) ?? 0) + 1);
+    return jobs.every(({ lane }) => {
+      const row = this.#sql.lane.get(lane.id) as Row | undefined;
+      return ((row?.waiting as number) ?? 0) + counts.get(lane.id)! <= lane.waitingMax;
+    });
+  }
+
+  /** However many wait. */
+  accept(job: NewJob, nowMs: number): void {
+    assertEnqueue(job);
+    this.#enqueue({ ...job, lane: { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER } }, nowMs);
   }
 
   #enqueue(job: NewJob, nowMs: number): Enqueued {
@@ -148,8 +160,7 @@ class SqliteJobs implements JobMethods {
       sql.moved.run(0, 0, -1, row.lane!);
     }
     // What belongs to an end is never too much.
-    for (const job of next)
-      this.#enqueue({ ...job, lane: { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER } }, nowMs);
+    for (const job of next) this.accept(job, nowMs);
     return 'settled';
   }
 

@@ -64,6 +64,22 @@ export const migrations: readonly string[] = [
   ALTER TABLE functions ADD COLUMN traffic TEXT;
   ALTER TABLE functions ADD COLUMN activate_above INTEGER NOT NULL DEFAULT 0;
   `,
+  // 4: topics, subscriptions, schedules and other triggers.
+  `
+  CREATE TABLE resources (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    namespace TEXT NOT NULL,
+    name TEXT NOT NULL,
+    sealed_spec BLOB NOT NULL,
+    is_paused INTEGER NOT NULL CHECK (is_paused IN (0, 1)),
+    since_ms INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    revision INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE UNIQUE INDEX resources_name ON resources (kind, namespace, name);
+  `,
 ];
 
 /** 'fnwa': tells our database from one of another program. In the file's header. */

@@ -76,4 +76,19 @@ export const queueMigrations: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX idempotency_old ON idempotency (until_ms);
   `,
+  // 2: how far schedules have come, and what became of their last slots.
+  `
+  CREATE TABLE positions (
+    schedule TEXT PRIMARY KEY,
+    at_ms INTEGER NOT NULL
+  ) STRICT, WITHOUT ROWID;
+  CREATE TABLE slots (
+    schedule TEXT NOT NULL,
+    slot_ms INTEGER NOT NULL,
+    outcome TEXT NOT NULL,
+    decided_ms INTEGER NOT NULL,
+    job TEXT,
+    PRIMARY KEY (schedule, slot_ms)
+  ) STRICT, WITHOUT ROWID;
+  `,
 ];

@@ -5,12 +5,17 @@
 import type { StatementSync } from 'node:sqlite';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { isGatewayError } from '../../errors.ts';
+import { jobMethods } from '../jobs.ts';
 import { type Database, openDatabase, toGatewayError } from './database.ts';
-import { createSqliteJobs, type JobMethods } from './jobs.ts';
+import { type JobMethods, SqliteJobs } from './jobs.ts';
 import { queueMigrations } from './queue-migrations.ts';
+import { createSqliteSchedules, type ScheduleMethods } from './schedules.ts';
+
+/** Of all the file's facets. */
+export type QueueMethods = JobMethods & ScheduleMethods;
 
 export interface Operation {
-  method: keyof JobMethods;
+  method: keyof QueueMethods;
   args: unknown[];
 }
 
@@ -53,17 +58,16 @@ class QueueThread {
   #do(operations: Operation[]): Result[] {
     // Also after it could not be opened: the disk may have room again.
     this.#open ??= open(this.#path);
-    const { database, jobs } = this.#open;
-    const { connection } = database;
-    return connection.write(() => operations.map(operation => this.#one(operation, jobs)));
+    const { connection } = this.#open.database;
+    return connection.write(() => operations.map(operation => this.#one(operation)));
   }
 
-  #one({ method, args }: Operation, jobs: JobMethods): Result {
-    const { database, savepoint, release, rollBack } = this.#open!;
+  #one({ method, args }: Operation): Result {
+    const { database, methods, savepoint, release, rollBack } = this.#open!;
     const { db } = database.connection;
     savepoint.run();
     try {
-      const value = (jobs[method] as (...args: unknown[]) => unknown)(...args);
+      const value = (methods[method] as (...args: unknown[]) => unknown)(...args);
       release.run();
       return { value };
     } catch (error) {
@@ -78,7 +82,7 @@ class QueueThread {
 
 interface Opened {
   database: Database;
-  jobs: JobMethods;
+  methods: QueueMethods;
   savepoint: StatementSync;
   release: StatementSync;
   rollBack: StatementSync;
@@ -93,11 +97,20 @@ function open(path: string): Opened {
   // What is removed was sealed: it need not be written over.
   db.exec(`PRAGMA secure_delete = OFF; PRAGMA wal_autocheckpoint = ${checkpointPages}`);
   return {
-    ...{ database, jobs: createSqliteJobs(db) },
+    ...{ database, methods: createQueueMethods(db) },
     savepoint: db.prepare('SAVEPOINT operation'),
     release: db.prepare('RELEASE operation'),
     rollBack: db.prepare('ROLLBACK TO operation'),
   };
+}
+
+/** The facets of one file: what one accepts, the others see. */
+export function createQueueMethods(db: Database['connection']['db']): QueueMethods {
+  const jobs = new SqliteJobs(db);
+  const ofJobs = Object.fromEntries(
+    jobMethods.map(name => [name, (jobs[name] as () => unknown).bind(jobs)]),
+  ) as unknown as JobMethods;
+  return { ...ofJobs, ...createSqliteSchedules(db, jobs) };
 }
 
 function asThreadError(error: unknown): ThreadError {

@@ -9,10 +9,11 @@ import type { ErrorCode } from '../../../client/errors.ts';
 import { assert, GatewayError } from '../../errors.ts';
 import type { JobStore } from '../jobs.ts';
 import { openRule } from '../rules.ts';
-import type { JobMethods } from './jobs.ts';
+import type { ScheduleStore } from '../schedules.ts';
 import type {
   FromQueueThread,
   Operation,
+  QueueMethods,
   Result,
   ThreadError,
   ToQueueThread,
@@ -27,6 +28,9 @@ const startedOperationsMin = 8;
 /** With the thread at once: one that it does, one that it does next. */
 const batchesMax = 2;
 
+/** What cannot be said of a file that is not there. */
+const writing = new Set<keyof QueueMethods>(['enqueue', 'settle', 'extend', 'fire']);
+
 interface Waiting {
   operation: Operation;
   resolve(value: unknown): void;
@@ -35,6 +39,7 @@ interface Waiting {
 
 export interface QueueFile {
   readonly jobs: JobStore;
+  readonly schedules: ScheduleStore;
   /** Commits what has been asked for. Idempotent. */
   close(): Promise<void>;
 }
@@ -42,9 +47,9 @@ export interface QueueFile {
 export function openQueue(path: string): QueueFile {
   const queue = new ThreadedQueue(path);
   const method =
-    <K extends keyof JobMethods>(name: K, empty?: Awaited<ReturnType<JobStore[K]>>) =>
-    (...args: Parameters<JobStore[K]>) =>
-      queue.do(name, args, empty) as ReturnType<JobStore[K]>;
+    <K extends keyof QueueMethods>(name: K, empty?: ReturnType<QueueMethods[K]>) =>
+    (...args: Parameters<QueueMethods[K]>) =>
+      queue.do(name, args, empty) as Promise<ReturnType<QueueMethods[K]>>;
   return {
     jobs: {
       enqueue: method('enqueue'),
@@ -59,6 +64,12 @@ export function openQueue(path: string): QueueFile {
       counts: method('counts', []),
       sweep: method('sweep', { removed: 0, blobs: [] }),
       blobs: method('blobs', new Set()),
+    },
+    schedules: {
+      fire: method('fire'),
+      slots: method('slots', []),
+      positions: method('positions', []),
+      forget: method('forget', undefined),
     },
     close: () => queue.close(),
   };
@@ -79,9 +90,9 @@ class ThreadedQueue {
   }
 
   /** `empty`: what a question comes to while there is no file. */
-  do(method: keyof JobMethods, args: unknown[], empty?: unknown): Promise<unknown> {
+  do(method: keyof QueueMethods, args: unknown[], empty?: unknown): Promise<unknown> {
     assert(this.#closed === undefined, openRule);
-    const needsFile = method === 'enqueue' || method === 'settle' || method === 'extend';
+    const needsFile = writing.has(method);
     // Nor is one about to be made.
     const isIdle = this.#worker === undefined && this.#waiting.length === 0;
     if (!needsFile && isIdle && !existsSync(this.#path)) return Promise.resolve(empty);

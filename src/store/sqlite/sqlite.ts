@@ -8,6 +8,7 @@ import { openDatabase } from './database.ts';
 import { createSqliteFunctions } from './functions.ts';
 import { migrations } from './migrations.ts';
 import { openQueue } from './queue.ts';
+import { createSqliteResources } from './resources.ts';
 import { createSqliteSecrets } from './secrets.ts';
 
 /** Beside the file of definitions. */
@@ -21,7 +22,8 @@ export function openSqliteStore(options: { path: string; busyTimeoutMs?: number 
   return {
     functions: createSqliteFunctions(connection),
     secrets: createSqliteSecrets(connection),
-    jobs: queue.jobs,
+    resources: createSqliteResources(connection),
+    ...{ jobs: queue.jobs, schedules: queue.schedules },
     async close() {
       await queue.close();
       close();

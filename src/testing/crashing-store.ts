@@ -3,10 +3,8 @@
  * store has stays; whoever asked never gets an answer, as when a process is killed. Or it is only frozen, as a process is that
  * was stopped or swapped out: then what it asked for comes later, when others believe it to be dead.
  */
-import { type JobStore, jobMethods } from '../store/jobs.ts';
-
-export interface CrashingJobs {
-  readonly jobs: JobStore;
+export interface CrashingStore<T> {
+  readonly store: T;
   /** It does nothing any more, or nothing for a while. */
   readonly isGone: boolean;
   readonly isFrozen: boolean;
@@ -15,10 +13,11 @@ export interface CrashingJobs {
 }
 
 /** `fate` is asked twice a call: before it and after it. */
-export function crashingJobs(
-  store: JobStore,
+export function crashingStore<T extends object>(
+  store: T,
+  methods: ReadonlyArray<keyof T & string>,
   fate: () => 'lives' | 'dies' | 'freezes',
-): CrashingJobs {
+): CrashingStore<T> {
   let state: 'lives' | 'dies' | 'freezes' = 'lives';
   const frozen: Array<() => void> = [];
   const passes = (): Promise<void> | undefined => {
@@ -28,8 +27,8 @@ export function crashingJobs(
       if (state === 'freezes') frozen.push(resolve);
     });
   };
-  const jobs = Object.fromEntries(
-    jobMethods.map(name => [
+  const crashing = Object.fromEntries(
+    methods.map(name => [
       name,
       async (...args: unknown[]) => {
         await passes();
@@ -39,9 +38,9 @@ export function crashingJobs(
         return answer;
       },
     ]),
-  ) as unknown as JobStore;
+  ) as unknown as T;
   return {
-    jobs,
+    store: crashing,
     get isGone() {
       return state !== 'lives';
     },

@@ -1,0 +1,40 @@
+/** What manifests declare beside functions: which kinds there are, what each may say, and what it names. Pure. */
+import { z } from 'zod';
+import type { ScheduleDefinition } from '../../client/api.ts';
+import { nameSchema } from './function.ts';
+import { scheduleSchema, timingKey } from './schedule.ts';
+
+/** A kind by its definition. */
+export interface Definitions {
+  schedule: ScheduleDefinition;
+}
+export type ResourceKind = keyof Definitions;
+export type DefinitionOf<K extends ResourceKind> = Definitions[K];
+
+export interface ResourceRules<D> {
+  /** In manifests, paths and messages. */
+  plural: `${ResourceKind}s`;
+  idPrefix: string;
+  /** Fills defaults in: two definitions that mean the same come out alike. */
+  schema: z.ZodType<D>;
+  /** What must exist before it, and must not go before it. */
+  names(definition: D): Array<{ kind: ResourceKind | 'function'; name: string; key: string }>;
+  /** What it had come to under the old definition says nothing under the new one. */
+  beginsAnew(before: D, after: D): boolean;
+}
+
+/** In the order in which they are made; they are removed the other way round. */
+export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>> } = {
+  schedule: {
+    plural: 'schedules',
+    idPrefix: 'sch',
+    schema: scheduleSchema,
+    names: ({ function: name }) => [{ kind: 'function', name, key: 'function' }],
+    beginsAnew: (before, after) => timingKey(before) !== timingKey(after),
+  },
+};
+
+export const resourceKinds = Object.keys(resourceRules) as ResourceKind[];
+
+/** What is put: the definition, and whose it is. */
+export const ownerSchema = z.object({ project: nameSchema.optional() });

@@ -1,0 +1,60 @@
+/** Schedules in memory: the executable specification of the facet. */
+import type { MemoryJobs } from './memory-jobs.ts';
+import {
+  type Fired,
+  type Firing,
+  type ScheduleStore,
+  type SlotRow,
+  slotsKeptMax,
+} from './schedules.ts';
+
+export function createMemorySchedules(jobs: MemoryJobs): ScheduleStore {
+  const positions = new Map<string, number>();
+  /** In order of their times. */
+  const slots = new Map<string, SlotRow[]>();
+
+  function fire({ schedule, fromMs, toMs, ...firing }: Firing, nowMs: number): Fired {
+    if ((positions.get(schedule) ?? fromMs) > fromMs) return 'moved';
+    const wanted = firing.slots.flatMap(({ job }) => job ?? []);
+    if (!jobs.hasRoom(wanted)) return 'full';
+    const isByHand = toMs === fromMs;
+    if (!isByHand) positions.set(schedule, toMs);
+    const decided = firing.slots.map(({ slotMs, job }): SlotRow => {
+      const row = { slotMs, decidedMs: nowMs };
+      if (job === undefined) return keep(schedule, { ...row, outcome: 'missed' });
+      const earlier = slots.get(schedule) ?? [];
+      const overlaps = earlier.some(slot => slot.job !== undefined && jobs.isLive(slot.job));
+      if (firing.skipsOverlap && overlaps) return keep(schedule, { ...row, outcome: 'skipped' });
+      jobs.accept(job, nowMs);
+      const outcome = isByHand ? 'by-hand' : 'fired';
+      return keep(schedule, { ...row, outcome, job: job.id });
+    });
+    return decided;
+  }
+
+  function keep(schedule: string, row: SlotRow): SlotRow {
+    const others = (slots.get(schedule) ?? []).filter(({ slotMs }) => slotMs !== row.slotMs);
+    const all = [...others, row].sort((a, b) => a.slotMs - b.slotMs);
+    slots.set(schedule, all.slice(-slotsKeptMax));
+    return { ...row };
+  }
+
+  return {
+    fire: async (firings, nowMs) => firings.map(firing => fire(firing, nowMs)),
+    slots: async (schedule, limit) =>
+      (slots.get(schedule) ?? [])
+        .map(row => ({ ...row }))
+        .reverse()
+        .slice(0, limit),
+    positions: async () =>
+      [...positions]
+        .map(([schedule, atMs]) => ({ schedule, atMs }))
+        .sort((a, b) => (a.schedule < b.schedule ? -1 : 1)),
+    async forget(schedules) {
+      for (const schedule of schedules) {
+        positions.delete(schedule);
+        slots.delete(schedule);
+      }
+    },
+  };
+}
