@@ -32,7 +32,7 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'waist', matches: /^src\/invoke\/invoke\.ts$/ },
   {
     name: 'ports',
-    matches: /^src\/(?:store\/(?:store|records|jobs|schedules)|blob\/blob|driver\/driver)\.ts$/,
+    matches: /^src\/(?:store\/(?:store|records|jobs|schedules|messages)|blob\/blob|driver\/driver)\.ts$/,
   },
   { name: 'telemetry', matches: /^src\/telemetry\// },
   { name: 'link', matches: /^src\/link\// },

@@ -7,6 +7,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { jobsContract } from './contract-jobs.ts';
+import { messagesContract } from './contract-messages.ts';
 import { resourcesContract } from './contract-resources.ts';
 import {
   addFunction,
@@ -66,6 +67,7 @@ export function storeContract(
   secretsContract(define);
   resourcesContract(define);
   schedulesContract(define);
+  messagesContract(define);
   jobsContract(define);
   assert.deepEqual([...skips.keys()], [], 'every skipped test exists');
 }

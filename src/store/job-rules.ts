@@ -4,7 +4,8 @@ import { jobLimits, type NewJob, type Settlement } from './jobs.ts';
 
 export const idRule = 'the id of a job is new';
 
-export function assertEnqueue({ priority, orderKey, lane, sealedInput, inputBlob }: NewJob): void {
+export function assertEnqueue(job: NewJob): void {
+  const { priority, orderKey, lane, sealedInput, inputBlob, message } = job;
   const isPriority =
     Number.isInteger(priority) && priority >= 0 && priority <= jobLimits.priorityMax;
   assert(isPriority, `a priority is a whole number from 0 to ${jobLimits.priorityMax}`);
@@ -12,8 +13,9 @@ export function assertEnqueue({ priority, orderKey, lane, sealedInput, inputBlob
     orderKey === undefined || orderKey.length <= jobLimits.orderKeyCharsMax,
     'an ordering key is short enough',
   );
-  assert(lane.runningMax >= 1 && lane.waitingMax >= 1, 'a lane has room');
-  assert(sealedInput === undefined || inputBlob === undefined, 'an input is in one place');
+  assert(lane.runningMax >= 0 && lane.waitingMax >= 1, 'a lane has room');
+  const places = [sealedInput, inputBlob, message].filter(place => place !== undefined);
+  assert(places.length <= 1, 'an input is in one place');
 }
 
 export function assertSettle({ outcome }: Settlement): void {

@@ -13,6 +13,7 @@
  * among lanes, whoever has waited longest is served.
  * Implementations: sqlite/jobs.ts, memory-jobs.ts (the executable specification). Suite: contract-jobs.ts.
  */
+import type { NewMessage } from './messages.ts';
 
 /** How a job came to its end. Which means what: docs/concepts/delivery.md. */
 export const endStates = ['succeeded', 'failed', 'dead', 'cancelled'] as const;
@@ -20,8 +21,11 @@ export type EndState = (typeof endStates)[number];
 export const jobStates = ['queued', 'running', ...endStates] as const;
 export type JobState = (typeof jobStates)[number];
 
-/** `call`: of a function; `callback`: tells an address of its end. */
-export const jobKinds = ['call', 'callback'] as const;
+/**
+ * `call`: of a function; `callback`: tells an address of its end; `delivery`: of a message, for a subscription;
+ * `notification`: tells somebody of what happened.
+ */
+export const jobKinds = ['call', 'callback', 'delivery', 'notification'] as const;
 export type JobKind = (typeof jobKinds)[number];
 
 export const jobLimits = {
@@ -37,6 +41,7 @@ interface JobFacts {
   id: string;
   kind: JobKind;
   namespace: string;
+  /** Whose it is: a function, a subscription. */
   functionId: string;
   priority: number;
   acceptedMs: number;
@@ -44,9 +49,11 @@ interface JobFacts {
   orderKey?: string;
   /** The invocation that this one belongs to. */
   parent?: string;
-  /** In the row, or a blob's name. */
+  /** In the row, or a blob's name; of a delivery, those of its message. */
   sealedInput?: Uint8Array;
   inputBlob?: string;
+  /** Of a delivery, which has no input of its own. One delivery of a message waits or runs in a lane. */
+  message?: string;
 }
 
 export interface NewJob extends JobFacts {
@@ -54,17 +61,22 @@ export interface NewJob extends JobFacts {
   /** Not before. */
   dueMs: number;
   idempotency?: { key: string; digest: string; untilMs: number };
+  /** The job, failed, dead or cancelled, that is tried again as this one: once. */
+  redrives?: string;
 }
 
 export interface Lane {
   id: string;
-  /** Of this lane, over all gateways. The newest job's count. */
+  /** Of this lane, over all gateways. The newest job's count. 0: only those run that are claimed by its name. */
   runningMax: number;
   waitingMax: number;
 }
 
-/** `full`: as many wait as may. `first`: the job that was accepted under this key; `conflict`: it was another one. */
-export type Enqueued = 'accepted' | 'full' | 'conflict' | { first: string };
+/**
+ * `full`: as many wait as may. `first`: the job that was accepted under this key, or the delivery of the same message;
+ * `conflict`: it was another one. `gone`: what it was to redrive is not there, has not ended, or was redriven before.
+ */
+export type Enqueued = 'accepted' | 'full' | 'conflict' | 'gone' | { first: string };
 
 export interface LeasedJob extends JobFacts {
   lane: string;
@@ -87,6 +99,8 @@ export interface Settlement {
         kind: 'end';
         state: EndState;
         status?: number;
+        /** Of what is dead, by which it is grouped: not sealed. */
+        cause?: string;
         sealedResult?: Uint8Array;
         resultBlob?: string;
         /** For whoever wants to try it again. */
@@ -97,6 +111,8 @@ export interface Settlement {
   sealedStory?: Uint8Array;
   /** Accepted in the same transaction, or not at all. */
   next: NewJob[];
+  /** Published with it: those that `next` deliver. */
+  messages?: NewMessage[];
 }
 
 export interface StoredJob extends JobFacts {
@@ -108,6 +124,9 @@ export interface StoredJob extends JobFacts {
   dueMs?: number;
   endedMs?: number;
   status?: number;
+  cause?: string;
+  /** The job that it was redriven as. */
+  redriven?: string;
   sealedStory?: Uint8Array;
   sealedResult?: Uint8Array;
   resultBlob?: string;
@@ -124,15 +143,30 @@ export interface JobQuery {
   functionId?: string;
   kind?: JobKind;
   state?: JobState;
+  lane?: string;
+  cause?: string;
+  /** Without those that were redriven. */
+  isOpen?: boolean;
   /** Those that come after this id: older ones. */
   after?: string;
   limit: number;
 }
 
+/** Dead jobs of one lane and one cause that nobody has redriven. */
+export interface DeadCount {
+  lane: string;
+  kind: JobKind;
+  /** Empty where none was told. */
+  cause: string;
+  count: number;
+  firstMs: number;
+  lastMs: number;
+}
+
 /** Of `JobStore`, for whoever wraps it. */
 export const jobMethods = [
   ...(['enqueue', 'claim', 'extend', 'settle', 'cancel', 'setRoom', 'recover'] as const),
-  ...(['find', 'list', 'counts', 'sweep', 'blobs'] as const),
+  ...(['find', 'list', 'counts', 'dead', 'purge', 'drop', 'sweep', 'blobs'] as const),
 ] satisfies Array<keyof JobStore>;
 
 export interface JobStore {
@@ -146,6 +180,8 @@ export interface JobStore {
     limit: number;
     nowMs: number;
     leaseMs: number;
+    /** Only of this one, however many of it run. */
+    lane?: string;
   }): Promise<{ jobs: LeasedJob[]; nextMs?: number }>;
   /** False for leases that are no longer held. */
   extend(leases: ReadonlyArray<{ id: string; lease: number }>, untilMs: number): Promise<boolean[]>;
@@ -157,13 +193,28 @@ export interface JobStore {
   ): Promise<'cancelled' | 'running' | 'ended' | 'missing'>;
   /** How many of a lane may run from now on; lanes that no job has been in are left out. */
   setRoom(lanes: ReadonlyArray<{ id: string; runningMax: number }>): Promise<void>;
-  /** Every lease is over: nobody runs anything, as at the start of the only gateway. How many there were. */
+  /**
+   * Every lease is over: nobody runs anything, as at the start of the only gateway. But for lanes whose jobs are claimed by
+   * name: who holds those is elsewhere. How many there were.
+   */
   recover(nowMs: number): Promise<number>;
   find(id: string): Promise<StoredJob | undefined>;
   /** Newest first, without inputs, results and stories. */
   list(query: JobQuery): Promise<StoredJob[]>;
   /** By lane, where there are any. */
   counts(): Promise<LaneCount[]>;
+  /** Of a namespace, those that most recently grew first. */
+  dead(namespace: string): Promise<DeadCount[]>;
+  /** Forgets dead jobs that are like this, up to `limit`. How many; `blobs`: those that nobody names any more. */
+  purge(
+    query: { namespace: string; lane?: string; cause?: string; id?: string },
+    options: { nowMs: number; limit: number },
+  ): Promise<{ removed: number; blobs: string[] }>;
+  /** Forgets up to `limit` of what waits in a lane, which nobody serves any more, accepted before a time; and then the lane. How many. */
+  drop(
+    lane: string,
+    options: { acceptedBeforeMs: number; nowMs: number; limit: number },
+  ): Promise<number>;
   /**
    * Removes up to `limit` of what ended before these times, and as many keys that are over. `removed`: the more of both;
    * `blobs`: those that nobody names any more.

@@ -1,6 +1,16 @@
 /** Jobs in memory: the executable specification of the facet. Lists that are searched from end to end. */
 import { assertEnqueue, assertSettle, idRule } from './job-rules.ts';
-import type { EndState, JobStore, Lane, LeasedJob, NewJob, Settlement, StoredJob } from './jobs.ts';
+import type {
+  DeadCount,
+  EndState,
+  JobStore,
+  Lane,
+  LeasedJob,
+  NewJob,
+  Settlement,
+  StoredJob,
+} from './jobs.ts';
+import type { NewMessage } from './messages.ts';
 
 interface Live {
   job: NewJob;
@@ -23,6 +33,7 @@ export class MemoryJobs implements JobStore {
   readonly #ended = new Map<string, StoredJob>();
   readonly #lanes = new Map<string, Lane & { servedAt: number }>();
   readonly #keys = new Map<string, { id: string; digest: string; untilMs: number }>();
+  readonly #messages = new Map<string, NewMessage>();
   #served = 0;
 
   async enqueue(jobs: NewJob[], nowMs: number) {
@@ -53,29 +64,37 @@ export class MemoryJobs implements JobStore {
     const known = idempotency && this.#keys.get(idempotency.key);
     if (known !== undefined && known.untilMs > nowMs)
       return known.digest === idempotency!.digest ? { first: known.id } : ('conflict' as const);
-    if (this.#waiting(lane.id) >= lane.waitingMax) return 'full';
+    const same = this.#live.find(
+      live => job.message !== undefined && isDelivery(live, lane.id, job.message),
+    );
+    if (same !== undefined) return { first: same.job.id };
+    const redriven = job.redrives === undefined ? undefined : this.#ended.get(job.redrives);
+    if (job.redrives !== undefined && !isOpen(redriven)) return 'gone' as const;
+    if (job.message !== undefined && !this.#messages.has(job.message)) return 'gone' as const;
+    if (this.#waiting(lane.id) >= lane.waitingMax) return 'full' as const;
     if (this.#find(job.id) !== undefined || this.#ended.has(job.id)) throw new Error(idRule);
     this.#lanes.set(lane.id, { ...lane, servedAt: this.#lanes.get(lane.id)?.servedAt ?? 0 });
     if (idempotency !== undefined) this.#keys.set(idempotency.key, { id: job.id, ...idempotency });
+    if (redriven !== undefined) redriven.redriven = job.id;
     this.#live.push({
       job: copy(job),
       ...{ state: 'waiting', dueMs: job.dueMs, lease: 0, leaseUntilMs: 0, attempts: 0, lost: 0 },
     });
-    return 'accepted';
+    return 'accepted' as const;
   }
 
-  async claim({ limit, nowMs, leaseMs }: { limit: number; nowMs: number; leaseMs: number }) {
+  async claim({ limit, nowMs, leaseMs, lane }: Parameters<JobStore['claim']>[0]) {
     for (const live of this.#live)
       if (live.state === 'running' && live.leaseUntilMs <= nowMs) this.#giveBack(live, nowMs);
     const jobs: LeasedJob[] = [];
     while (jobs.length < limit) {
-      const next = this.#next(nowMs);
+      const next = this.#next(nowMs, lane);
       if (next === undefined) break;
       next.state = 'running';
       next.lease++;
       next.leaseUntilMs = nowMs + leaseMs;
-      this.#lanes.get(next.job.lane.id)!.servedAt = ++this.#served;
-      jobs.push(leasedOf(next));
+      if (lane === undefined) this.#lanes.get(next.job.lane.id)!.servedAt = ++this.#served;
+      jobs.push(this.#leased(next));
     }
     const times = this.#live
       .filter(live => live.state === 'running' || (live.dueMs > nowMs && !this.#isBlocked(live)))
@@ -83,13 +102,15 @@ export class MemoryJobs implements JobStore {
     return { jobs, ...(times.length > 0 && { nextMs: Math.min(...times) }) };
   }
 
-  /** The first of the lane that was served longest ago. */
-  #next(nowMs: number): Live | undefined {
+  /** The first of the lane that was served longest ago, or of the one that is asked for. */
+  #next(nowMs: number, only: string | undefined): Live | undefined {
     const ready = this.#live.filter(
       live => live.state === 'waiting' && live.dueMs <= nowMs && !this.#isBlocked(live),
     );
     const lanes = [...this.#lanes.values()]
-      .filter(lane => this.#running(lane.id) < lane.runningMax)
+      .filter(({ id, runningMax }) =>
+        only === undefined ? this.#running(id) < runningMax : id === only,
+      )
       .filter(lane => ready.some(({ job }) => job.lane.id === lane.id))
       .sort((a, b) => a.servedAt - b.servedAt || (a.id < b.id ? -1 : 1));
     return ready
@@ -137,6 +158,7 @@ export class MemoryJobs implements JobStore {
       const { state, keepsInput, kind: _, ...result } = outcome;
       this.#end(live, { state, nowMs, keepsInput, result });
     }
+    for (const message of settlement.messages ?? []) this.addMessage(message);
     // What belongs to an end is never too much.
     for (const job of next) this.accept(job, nowMs);
     return 'settled';
@@ -151,12 +173,14 @@ export class MemoryJobs implements JobStore {
     if (!end.keepsInput) {
       delete stored.sealedInput;
       delete stored.inputBlob;
+      delete stored.message;
     }
     this.#ended.set(live.job.id, {
       ...stored,
       ...{ state: end.state, endedMs: end.nowMs },
       ...end.result,
     });
+    this.#release(live.job.message, end.nowMs);
   }
 
   async cancel(id: string, { nowMs }: { nowMs: number }) {
@@ -175,14 +199,17 @@ export class MemoryJobs implements JobStore {
   }
 
   async recover(nowMs: number) {
-    const running = this.#live.filter(({ state }) => state === 'running');
+    const running = this.#live.filter(
+      ({ state, job }) => state === 'running' && this.#lanes.get(job.lane.id)!.runningMax > 0,
+    );
     for (const live of running) this.#giveBack(live, nowMs);
     return running.length;
   }
 
   async find(id: string) {
     const live = this.#find(id);
-    return live === undefined ? this.#ended.get(id) : storedOf(live);
+    const job = live === undefined ? this.#ended.get(id) : storedOf(live);
+    return job && this.#withInput(job);
   }
 
   async list({
@@ -190,6 +217,9 @@ export class MemoryJobs implements JobStore {
     functionId,
     kind,
     state,
+    lane,
+    cause,
+    isOpen: needsOpen,
     after,
     limit,
   }: Parameters<JobStore['list']>[0]) {
@@ -200,6 +230,9 @@ export class MemoryJobs implements JobStore {
           (functionId === undefined || job.functionId === functionId) &&
           (kind === undefined || job.kind === kind) &&
           (state === undefined || job.state === state) &&
+          (lane === undefined || job.lane === lane) &&
+          (cause === undefined || job.cause === cause) &&
+          (!needsOpen || job.redriven === undefined) &&
           (after === undefined || job.id < after),
       )
       .sort((a, b) => (a.id < b.id ? 1 : -1))
@@ -214,6 +247,123 @@ export class MemoryJobs implements JobStore {
       .sort((a, b) => (a.lane < b.lane ? -1 : 1));
   }
 
+  async dead(namespace: string) {
+    const groups = new Map<string, DeadCount>();
+    for (const job of this.#ended.values()) {
+      const isCounted = job.namespace === namespace && job.state === 'dead';
+      if (!isCounted || job.redriven !== undefined) continue;
+      const { lane, kind, cause = '', endedMs } = job;
+      const key = JSON.stringify([lane, kind, cause]);
+      const group = groups.get(key) ?? {
+        ...{ lane, kind, cause, count: 0, firstMs: endedMs!, lastMs: endedMs! },
+      };
+      group.count++;
+      group.firstMs = Math.min(group.firstMs, endedMs!);
+      group.lastMs = Math.max(group.lastMs, endedMs!);
+      groups.set(key, group);
+    }
+    return [...groups.values()].sort(byLast);
+  }
+
+  async purge(...[query, { nowMs, limit }]: Parameters<JobStore['purge']>) {
+    const found = [...this.#ended.values()]
+      .filter(
+        job =>
+          job.state === 'dead' &&
+          job.namespace === query.namespace &&
+          (query.lane === undefined || job.lane === query.lane) &&
+          (query.cause === undefined || (job.cause ?? '') === query.cause) &&
+          (query.id === undefined || job.id === query.id),
+      )
+      .sort((a, b) => (a.id < b.id ? -1 : 1))
+      .slice(0, limit);
+    return { removed: found.length, blobs: found.flatMap(job => this.#forget(job, nowMs)) };
+  }
+
+  async drop(
+    lane: string,
+    { acceptedBeforeMs, nowMs, limit }: { acceptedBeforeMs: number; nowMs: number; limit: number },
+  ) {
+    const waiting = this.#live
+      .filter(({ job, state }) => job.lane.id === lane && state === 'waiting')
+      .filter(({ job }) => job.acceptedMs < acceptedBeforeMs)
+      .slice(0, limit);
+    for (const live of waiting) this.#leave(live, nowMs);
+    if (!this.#live.some(({ job }) => job.lane.id === lane)) this.#lanes.delete(lane);
+    return waiting.length;
+  }
+
+  #leave(live: Live, nowMs: number): void {
+    this.#live.splice(this.#live.indexOf(live), 1);
+    this.#release(live.job.message, nowMs);
+  }
+
+  /** Of what had ended; the blobs that nobody names any more. */
+  #forget(job: StoredJob, nowMs: number): string[] {
+    this.#ended.delete(job.id);
+    this.#release(job.message, nowMs);
+    return blobsOf(job);
+  }
+
+  /** For the facet of messages. */
+  addMessage(message: NewMessage): void {
+    const { sealed } = message;
+    const copied = sealed === undefined ? {} : { sealed: Uint8Array.from(sealed) };
+    this.#messages.set(message.id, { ...message, ...copied });
+  }
+
+  *messages(): Iterable<NewMessage> {
+    yield* this.#messages.values();
+  }
+
+  /** Of all that waits in a lane, another takes the place. */
+  replace(lane: string, deliveries: readonly NewJob[], nowMs: number) {
+    const waiting = this.#live.filter(
+      ({ job, state }) => job.lane.id === lane && state === 'waiting',
+    );
+    // Their messages are needed in a moment.
+    for (const live of waiting) this.#live.splice(this.#live.indexOf(live), 1);
+    const added = deliveries.filter(
+      job =>
+        this.#enqueue(
+          { ...job, lane: { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER } },
+          nowMs,
+        ) === 'accepted',
+    ).length;
+    for (const { job } of waiting) this.#release(job.message, nowMs);
+    return { dropped: waiting.length, added };
+  }
+
+  /** It goes at once where nobody needs it; a blob is told by `sweep`. */
+  #release(id: string | undefined, nowMs: number): void {
+    const message = id === undefined ? undefined : this.#messages.get(id);
+    if (message === undefined || message.blob !== undefined) return;
+    if (!this.#isNamed(message.id) && message.keepUntilMs <= nowMs)
+      this.#messages.delete(message.id);
+  }
+
+  #isNamed(id: string): boolean {
+    return (
+      this.#live.some(({ job }) => job.message === id) ||
+      [...this.#ended.values()].some(({ message }) => message === id)
+    );
+  }
+
+  #withInput<T extends LeasedJob | StoredJob>(job: T): T {
+    const message = job.message === undefined ? undefined : this.#messages.get(job.message);
+    if (message === undefined) return job;
+    const { sealed, blob } = message;
+    return {
+      ...job,
+      ...(sealed !== undefined && { sealedInput: Uint8Array.from(sealed) }),
+      ...(blob !== undefined && { inputBlob: blob }),
+    };
+  }
+
+  #leased(live: Live): LeasedJob {
+    return this.#withInput({ ...factsOf(live), lease: live.lease });
+  }
+
   async sweep(options: Parameters<JobStore['sweep']>[0]) {
     const { nowMs, endedBeforeMs, deadBeforeMs, limit } = options;
     const keys = [...this.#keys]
@@ -225,12 +375,21 @@ export class MemoryJobs implements JobStore {
       .filter(({ state, endedMs }) => endedMs! < (state === 'dead' ? deadBeforeMs : endedBeforeMs))
       .sort((a, b) => a.endedMs! - b.endedMs! || (a.id < b.id ? -1 : 1))
       .slice(0, limit);
-    for (const { id } of old) this.#ended.delete(id);
-    return { removed: Math.max(old.length, keys.length), blobs: old.flatMap(blobsOf) };
+    const blobs = old.flatMap(job => this.#forget(job, nowMs));
+    const messages = [...this.#messages.values()]
+      .filter(({ id, keepUntilMs }) => keepUntilMs <= nowMs && !this.#isNamed(id))
+      .sort((a, b) => a.keepUntilMs - b.keepUntilMs || (a.id < b.id ? -1 : 1))
+      .slice(0, limit);
+    for (const { id } of messages) this.#messages.delete(id);
+    return {
+      removed: Math.max(old.length, keys.length, messages.length),
+      blobs: [...blobs, ...messages.flatMap(({ blob }) => blob ?? [])],
+    };
   }
 
   async blobs() {
-    return new Set([...this.#live.map(storedOf), ...this.#ended.values()].flatMap(blobsOf));
+    const own = [...this.#live.map(storedOf), ...this.#ended.values()].flatMap(blobsOf);
+    return new Set([...own, ...[...this.#messages.values()].flatMap(({ blob }) => blob ?? [])]);
   }
 
   #find(id: string): Live | undefined {
@@ -258,16 +417,12 @@ function blobsOf({ inputBlob, resultBlob }: StoredJob): string[] {
 }
 
 function factsOf({ job, attempts, lost, sealedStory }: Live) {
-  const { lane, dueMs: _, idempotency: __, ...facts } = copy(job);
+  const { lane, dueMs: _, idempotency: __, redrives: ___, ...facts } = copy(job);
   return {
     ...facts,
     ...{ lane: lane.id, attempts, lost },
     ...(sealedStory !== undefined && { sealedStory: Uint8Array.from(sealedStory) }),
   };
-}
-
-function leasedOf(live: Live): LeasedJob {
-  return { ...factsOf(live), lease: live.lease };
 }
 
 function storedOf(live: Live): StoredJob {
@@ -276,6 +431,23 @@ function storedOf(live: Live): StoredJob {
     state: live.state === 'running' ? 'running' : 'queued',
     ...(live.state === 'waiting' && { dueMs: live.dueMs }),
   };
+}
+
+function isDelivery({ job }: Live, lane: string, message: string): boolean {
+  return job.lane.id === lane && job.message === message;
+}
+
+/** Whether it can be redriven. */
+function isOpen(job: StoredJob | undefined): boolean {
+  return job !== undefined && job.state !== 'succeeded' && job.redriven === undefined;
+}
+
+function byLast(a: DeadCount, b: DeadCount): number {
+  return (
+    b.lastMs - a.lastMs ||
+    (a.lane < b.lane ? -1 : a.lane > b.lane ? 1 : 0) ||
+    (a.cause < b.cause ? -1 : 1)
+  );
 }
 
 function copy(job: NewJob): NewJob {

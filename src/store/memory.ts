@@ -6,6 +6,7 @@
  */
 import { assert } from '../errors.ts';
 import { createMemoryJobs } from './memory-jobs.ts';
+import { createMemoryMessages } from './memory-messages.ts';
 import { createMemorySchedules } from './memory-schedules.ts';
 import {
   assertCreate,
@@ -40,7 +41,7 @@ export function createMemoryStore(): Store {
   const jobs = createMemoryJobs();
   return {
     ...{ functions, secrets, resources: createMemoryResources() },
-    ...{ jobs, schedules: createMemorySchedules(jobs) },
+    ...{ jobs, schedules: createMemorySchedules(jobs), messages: createMemoryMessages(jobs) },
     close: async () => functions.close(),
   };
 }

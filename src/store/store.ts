@@ -7,6 +7,7 @@ import type { FunctionSettings, VersionState } from '../domain/function.ts';
 import type { ResourceKind } from '../domain/resource.ts';
 import type { Traffic } from '../domain/traffic.ts';
 import type { JobStore } from './jobs.ts';
+import type { MessageStore } from './messages.ts';
 import type { ScheduleStore } from './schedules.ts';
 
 export interface FunctionRow {
@@ -153,5 +154,6 @@ export interface Store {
   readonly resources: ResourceStore;
   readonly jobs: JobStore;
   readonly schedules: ScheduleStore;
+  readonly messages: MessageStore;
   close(): Promise<void>;
 }

@@ -10,9 +10,12 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { newId } from '../../ids.ts';
 import { buildJob, ending, noon } from '../contract-jobs.ts';
+import { buildDelivery, buildMessage } from '../contract-messages.ts';
 import { type JobStore, jobMethods, type LeasedJob, type Settlement } from '../jobs.ts';
 import { createMemoryJobs } from '../memory-jobs.ts';
+import { createMemoryMessages } from '../memory-messages.ts';
 import { createMemorySchedules } from '../memory-schedules.ts';
+import { type MessageStore, messageMethods } from '../messages.ts';
 import { type ScheduleStore, scheduleMethods } from '../schedules.ts';
 import type { Store } from '../store.ts';
 import { openDatabase } from './database.ts';
@@ -25,7 +28,7 @@ after(() => rmSync(root, { recursive: true }));
 let files = 0;
 const newPath = () => path.join(root, `${files++}.db`);
 
-type Facets = Pick<Store, 'jobs' | 'schedules'>;
+type Facets = Pick<Store, 'jobs' | 'schedules' | 'messages'>;
 
 /** The facets in this thread: each method a transaction. */
 function direct(): Facets & { close(): void } {
@@ -42,13 +45,14 @@ function direct(): Facets & { close(): void } {
   return {
     jobs: facet(jobMethods) as unknown as JobStore,
     schedules: facet(scheduleMethods) as unknown as ScheduleStore,
+    messages: facet(messageMethods) as unknown as MessageStore,
     close,
   };
 }
 
 function inMemory(): Facets {
   const jobs = createMemoryJobs();
-  return { jobs, schedules: createMemorySchedules(jobs) };
+  return { jobs, schedules: createMemorySchedules(jobs), messages: createMemoryMessages(jobs) };
 }
 
 const operation = fc.oneof(
@@ -71,6 +75,7 @@ const operation = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('claim' as const),
       limit: fc.integer({ min: 1, max: 4 }),
+      lane: fc.constantFrom(undefined, undefined, 'sub_b'),
     }),
   },
   {
@@ -93,6 +98,37 @@ const operation = fc.oneof(
   { weight: 1, arbitrary: fc.record({ do: fc.constant('cancel' as const), which: fc.nat() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('extend' as const), which: fc.nat() }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('recover' as const) }) },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant('publish' as const),
+      lanes: fc.subarray(['sub_a', 'sub_b']),
+      keepMs: fc.constantFrom(0, 0, 30),
+      isBlob: fc.boolean(),
+      orderKey: fc.constantFrom(undefined, 'k'),
+      waitingMax: fc.integer({ min: 2, max: 6 }),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('seek' as const), skipped: fc.nat(2) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('drop' as const),
+      lane: fc.constantFrom('sub_a', 'sub_b', 'fn_a'),
+      ageMs: fc.integer({ min: -1, max: 20 }),
+      limit: fc.integer({ min: 1, max: 3 }),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('purge' as const),
+      lane: fc.constantFrom(undefined, 'sub_a', 'fn_a'),
+      cause: fc.constantFrom(undefined, '', 'c'),
+      limit: fc.integer({ min: 1, max: 3 }),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('redrive' as const), which: fc.nat() }) },
   {
     weight: 3,
     arbitrary: fc.record({
@@ -157,9 +193,10 @@ class Pair {
         return;
       }
       case 'claim': {
-        const { limit } = step;
+        const { limit, lane } = step;
+        const only = lane === undefined ? {} : { lane };
         const { jobs: leased } = await this.#both(jobs =>
-          jobs.claim({ limit, nowMs, leaseMs: 25 }),
+          jobs.claim({ limit, nowMs, leaseMs: 25, ...only }),
         );
         this.#leased.push(...leased);
         return;
@@ -181,6 +218,27 @@ class Pair {
         return;
       case 'fire':
         return this.#fire(step);
+      case 'publish':
+        return this.#publish(step);
+      case 'seek':
+        return this.#seek(step);
+      case 'drop': {
+        const { lane, ageMs, limit } = step;
+        const options = { acceptedBeforeMs: nowMs - ageMs, nowMs, limit };
+        await this.#both(jobs => jobs.drop(lane, options));
+        return;
+      }
+      case 'purge': {
+        const { do: _, limit, ...query } = step;
+        const given = { namespace: 'default', ...JSON.parse(JSON.stringify(query)) };
+        await this.#both(async jobs => {
+          const { removed, blobs } = await jobs.purge(given, { nowMs, limit });
+          return { removed, blobs: blobs.sort() };
+        });
+        return;
+      }
+      case 'redrive':
+        return this.#redrive(step, id);
       case 'sweep': {
         const { limit } = step;
         const ages = { endedBeforeMs: nowMs - 20, deadBeforeMs: nowMs - 50 };
@@ -206,8 +264,60 @@ class Pair {
     if (hasNext) this.#ids.push(id);
     const changes: Partial<Settlement> = { nowMs, isCounted, next };
     if (how === 'retry') changes.outcome = { kind: 'retry', dueMs: nowMs + delay };
+    if (how === 'dead')
+      changes.outcome = {
+        kind: 'end',
+        state: 'dead',
+        keepsInput: true,
+        ...(isOld && { cause: 'c' }),
+      };
     const settlement = ending(lease, how === 'retry' ? 'succeeded' : how, changes);
     await this.#both(jobs => jobs.settle([settlement]));
+  }
+
+  async #publish(step: Operation & { do: 'publish' }): Promise<void> {
+    const nowMs = this.#nowMs;
+    const { lanes, keepMs, isBlob, orderKey, waitingMax } = step;
+    const { sealed, ...rest } = buildMessage({ publishedMs: nowMs, keepUntilMs: nowMs + keepMs });
+    const message = { ...rest, ...(isBlob ? { blob: `sha256:${rest.id}` } : { sealed: sealed! }) };
+    const deliveries = lanes.map(lane =>
+      buildDelivery(message, {
+        lane: { id: lane, runningMax: lane === 'sub_a' ? 2 : 0, waitingMax },
+        ...{ acceptedMs: nowMs, dueMs: nowMs, functionId: lane },
+        ...(orderKey !== undefined && { orderKey }),
+      }),
+    );
+    this.#ids.push(...deliveries.map(({ id }) => id));
+    await this.#of(({ messages }) => messages.publish({ messages: [message], deliveries }, nowMs));
+  }
+
+  async #seek({ skipped }: Operation & { do: 'seek' }): Promise<void> {
+    const nowMs = this.#nowMs;
+    const all = { topic: 'top_a', sinceMs: 0, limit: 1000 };
+    const found = await this.#of(({ messages }) => messages.messages(all));
+    const deliveries = found
+      .slice(skipped)
+      .map(message => buildDelivery(message, { acceptedMs: nowMs, dueMs: nowMs }));
+    this.#ids.push(...deliveries.map(({ id }) => id));
+    await this.#of(({ messages }) => messages.seek('sub_a', deliveries, nowMs));
+  }
+
+  async #redrive({ which }: Operation & { do: 'redrive' }, id: string): Promise<void> {
+    const nowMs = this.#nowMs;
+    const query = { namespace: 'default', limit: 1000 };
+    const ended = (await this.#both(jobs => jobs.list(query))).filter(
+      ({ endedMs }) => endedMs !== undefined,
+    );
+    const old = ended[which % Math.max(1, ended.length)];
+    if (old === undefined) return;
+    this.#ids.push(id);
+    const lane = { id: old.lane, runningMax: 2, waitingMax: 100 };
+    const facts = { id, lane, redrives: old.id, acceptedMs: nowMs, dueMs: nowMs };
+    const job =
+      old.message === undefined
+        ? buildJob({ ...facts, functionId: old.lane })
+        : buildDelivery({ id: old.message }, { ...facts, functionId: old.lane });
+    await this.#both(jobs => jobs.enqueue([job], nowMs));
   }
 
   async #fire(step: Operation & { do: 'fire' }): Promise<void> {
@@ -224,6 +334,9 @@ class Pair {
   }
 
   async compare(): Promise<void> {
+    await this.#both(jobs => jobs.dead('default'));
+    await this.#both(async jobs => [...(await jobs.blobs())].sort());
+    await this.#of(({ messages }) => messages.messages({ topic: 'top_a', sinceMs: 0, limit: 999 }));
     await this.#of(({ schedules }) => schedules.positions());
     await this.#of(({ schedules }) => schedules.slots('sch_a', 100));
     await this.#of(({ schedules }) => schedules.slots('sch_b', 100));

@@ -4,23 +4,25 @@
  * through what there is, newest first.
  */
 import { assertEnqueue, assertSettle } from '../job-rules.ts';
-import type {
-  EndState,
-  Enqueued,
-  JobKind,
-  JobQuery,
-  JobStore,
-  LeasedJob,
-  NewJob,
-  Settlement,
-  StoredJob,
+import {
+  type DeadCount,
+  type EndState,
+  type Enqueued,
+  endStates,
+  type JobKind,
+  type JobQuery,
+  type JobStore,
+  type LeasedJob,
+  type NewJob,
+  type Settlement,
+  type StoredJob,
 } from '../jobs.ts';
+import type { NewMessage } from '../messages.ts';
 import { shareOut } from '../share-out.ts';
 import type { SqliteConnection } from './database.ts';
+import { blocked, delayed, prepareJobs, ready, running } from './job-statements.ts';
 
 type Row = Record<string, null | number | bigint | string | Uint8Array>;
-
-const [ready, delayed, blocked, running] = [0, 1, 2, 3];
 
 /** Of those that wait for their time, or whose lease has run out, at once: a claim holds nobody up for long. */
 const promotedMax = 1000;
@@ -31,14 +33,14 @@ export type JobMethods = {
 };
 
 export class SqliteJobs implements JobMethods {
-  readonly #sql: ReturnType<typeof prepare>;
+  readonly #sql: ReturnType<typeof prepareJobs>;
   readonly #db: SqliteConnection['db'];
   /** Grows with every job that is leased. */
   #served: number;
 
   constructor(db: SqliteConnection['db']) {
     this.#db = db;
-    this.#sql = prepare(db);
+    this.#sql = prepareJobs(db);
     this.#served = (this.#sql.lastServed.get() as Row).served as number;
   }
 
@@ -71,14 +73,22 @@ export class SqliteJobs implements JobMethods {
       if (known !== undefined)
         return known.digest === idempotency.digest ? { first: known.id as string } : 'conflict';
     }
+    if (job.message !== undefined) {
+      const same = sql.liveOfMessage.get(lane.id, job.message) as Row | undefined;
+      if (same !== undefined) return { first: same.id as string };
+    }
+    if (job.redrives !== undefined && sql.open.get(job.redrives) === undefined) return 'gone';
+    if (job.message !== undefined && sql.hasMessage.get(job.message) === undefined) return 'gone';
     const counts = sql.lane.get(lane.id) as Row | undefined;
     if (counts !== undefined && (counts.waiting as number) >= lane.waitingMax) return 'full';
     const state = this.#stateOf(job, nowMs);
     sql.insert.run(
       ...[job.id, job.kind, job.namespace, job.functionId, lane.id, state, job.priority],
       ...[job.acceptedMs, job.dueMs, job.orderKey ?? null, job.parent ?? null],
-      ...[job.sealedInput ?? null, job.inputBlob ?? null],
+      ...[job.sealedInput ?? null, job.inputBlob ?? null, job.message ?? null],
     );
+    if (job.message !== undefined) sql.name.run(job.message);
+    if (job.redrives !== undefined) sql.redrive.run(job.id, job.redrives);
     sql.arrived.run(lane.id, lane.runningMax, state === ready ? 1 : 0);
     if (idempotency !== undefined) {
       const { key, digest, untilMs } = idempotency;
@@ -93,14 +103,11 @@ export class SqliteJobs implements JobMethods {
     return dueMs > nowMs ? delayed : ready;
   }
 
-  claim({ limit, nowMs, leaseMs }: { limit: number; nowMs: number; leaseMs: number }) {
+  claim({ limit, nowMs, leaseMs, lane }: Parameters<JobStore['claim']>[0]) {
     const sql = this.#sql;
     for (const row of sql.expired.all(nowMs, promotedMax) as Row[]) this.#giveBack(row, nowMs);
     for (const row of sql.due.all(nowMs, promotedMax) as Row[]) this.#move(row, ready);
-    const lanes = (sql.waitingLanes.all(limit) as Row[]).map(({ id, ready, room }) => ({
-      ...{ id: id as string, ready: ready as number, room: room as number },
-    }));
-    const order = shareOut(lanes, limit);
+    const order = lane === undefined ? this.#inTurn(limit) : this.#of(lane, limit);
     const counts = new Map<string, number>();
     for (const lane of order) counts.set(lane, (counts.get(lane) ?? 0) + 1);
     const found = new Map<string, Row[]>();
@@ -110,16 +117,42 @@ export class SqliteJobs implements JobMethods {
       for (const { seq } of rows) sql.lease.run(nowMs + leaseMs, seq!);
       sql.leased.run(rows.length, rows.length, rows.length, lane);
     }
-    // When each was served last is what counts the next time.
-    const lastAt = new Map(order.map((lane, at) => [lane, at]));
-    for (const [lane, at] of lastAt) sql.served.run(this.#served + at + 1, lane);
-    this.#served += order.length;
+    if (lane === undefined) this.#serve(order);
     const next = sql.next.get() as Row;
     const times = [next.due, next.leased].filter(ms => ms !== null) as number[];
     return {
-      jobs: order.map(lane => leasedOf(found.get(lane)!.shift()!)),
+      jobs: order.map(lane => leasedOf(this.#withInput(found.get(lane)!.shift()!))),
       ...(times.length > 0 && { nextMs: Math.min(...times) }),
     };
+  }
+
+  /** A lane for each job that is leased now, in turn. */
+  #inTurn(limit: number): string[] {
+    const lanes = (this.#sql.waitingLanes.all(limit) as Row[]).map(({ id, ready, room }) => ({
+      ...{ id: id as string, ready: ready as number, room: room as number },
+    }));
+    return shareOut(lanes, limit);
+  }
+
+  #of(lane: string, limit: number): string[] {
+    const row = this.#sql.lane.get(lane) as Row | undefined;
+    return Array.from({ length: Math.min(limit, (row?.ready as number) ?? 0) }, () => lane);
+  }
+
+  /** When each was served last is what counts the next time. */
+  #serve(order: readonly string[]): void {
+    const lastAt = new Map(order.map((lane, at) => [lane, at]));
+    for (const [lane, at] of lastAt) this.#sql.served.run(this.#served + at + 1, lane);
+    this.#served += order.length;
+  }
+
+  /** A delivery has that of its message. */
+  #withInput(row: Row): Row {
+    if (row.message === null) return row;
+    const message = this.#sql.input.get(row.message!) as Row | undefined;
+    return message === undefined
+      ? row
+      : { ...row, sealed_input: message.sealed!, input_blob: message.blob! };
   }
 
   #giveBack(row: Row, nowMs: number): void {
@@ -153,12 +186,13 @@ export class SqliteJobs implements JobMethods {
       sql.again.run(state, outcome.dueMs, attempts, sealedStory ?? null, row.seq!);
       sql.moved.run(state === ready ? 1 : 0, 1, -1, row.lane!);
     } else {
-      const { state, status, sealedResult, resultBlob, keepsInput } = outcome;
+      const { state, status, cause, sealedResult, resultBlob, keepsInput } = outcome;
       this.#end(row, { state, nowMs, attempts, sealedStory, keepsInput }, [
-        ...[status ?? null, sealedResult ?? null, resultBlob ?? null],
+        ...[status ?? null, cause ?? null, sealedResult ?? null, resultBlob ?? null],
       ]);
       sql.moved.run(0, 0, -1, row.lane!);
     }
+    for (const message of settlement.messages ?? []) this.addMessage(message);
     // What belongs to an end is never too much.
     for (const job of next) this.accept(job, nowMs);
     return 'settled';
@@ -175,20 +209,26 @@ export class SqliteJobs implements JobMethods {
       sealedStory?: Uint8Array | undefined;
       keepsInput: boolean;
     },
-    result: Array<number | string | Uint8Array | null> = [null, null, null],
+    result: Array<number | string | Uint8Array | null> = [null, null, null, null],
   ): void {
     const sql = this.#sql;
     sql.end.run(
       ...[end.state, end.nowMs, end.attempts, end.sealedStory ?? null],
-      ...[end.keepsInput ? 1 : 0, end.keepsInput ? 1 : 0],
+      ...[end.keepsInput ? 1 : 0, end.keepsInput ? 1 : 0, end.keepsInput ? 1 : 0],
       ...result,
       row.seq!,
     );
     sql.remove.run(row.seq!);
-    if (row.order_key === null) return;
-    const next = sql.firstOfKey.get(row.lane!, row.order_key!) as Row | undefined;
+    if (!end.keepsInput) this.release(row.message as string | null, end.nowMs);
+    this.#unblock(row, end.nowMs);
+  }
+
+  /** The next of its key may go. */
+  #unblock({ lane, order_key: key }: Row, nowMs: number): void {
+    if (key === null) return;
+    const next = this.#sql.firstOfKey.get(lane!, key!) as Row | undefined;
     if (next?.state === blocked)
-      this.#move(next, (next.due_ms as number) > end.nowMs ? delayed : ready);
+      this.#move(next, (next.due_ms as number) > nowMs ? delayed : ready);
   }
 
   cancel(id: string, { nowMs }: { nowMs: number }) {
@@ -216,12 +256,13 @@ export class SqliteJobs implements JobMethods {
 
   find(id: string): StoredJob | undefined {
     const live = this.#sql.live.get(id) as Row | undefined;
-    if (live !== undefined) return storedOf(live);
+    if (live !== undefined) return storedOf(this.#withInput(live));
     const ended = this.#sql.ended.get(id) as Row | undefined;
-    return ended && endedOf(ended);
+    return ended && endedOf(this.#withInput(ended));
   }
 
-  list({ namespace, functionId, kind, state, after, limit }: JobQuery): StoredJob[] {
+  list(query: JobQuery): StoredJob[] {
+    const { namespace, functionId, kind, state, lane, cause, isOpen, after, limit } = query;
     const where: string[] = ['namespace = ?'];
     const values: Array<string | number> = [namespace];
     const add = (condition: string, value: string | number | undefined) => {
@@ -231,13 +272,18 @@ export class SqliteJobs implements JobMethods {
     };
     add('function_id = ?', functionId);
     add('kind = ?', kind);
+    add('lane = ?', lane);
     add('id < ?', after);
-    const isLive = state === undefined || state === 'queued' || state === 'running';
-    const isEnded = state === undefined || !isLive;
+    const isLive =
+      cause === undefined && (state === undefined || state === 'queued' || state === 'running');
+    const isEnded = state === undefined || (state !== 'queued' && state !== 'running');
     const live = isLive
       ? this.#page('jobs', [...where, ...liveCondition(state)], values, limit).map(storedOf)
       : [];
-    if (isEnded) add('state = ?', state);
+    // As it is: an index has those of one state.
+    if (state !== undefined) where.push(`state = '${endStates.find(known => known === state)}'`);
+    add('cause = ?', cause);
+    if (isOpen) where.push('redriven IS NULL');
     const ended = isEnded ? this.#page('ended', where, values, limit).map(endedOf) : [];
     return [...live, ...ended].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, limit);
   }
@@ -257,6 +303,79 @@ export class SqliteJobs implements JobMethods {
     }));
   }
 
+  dead(namespace: string): DeadCount[] {
+    return (this.#sql.causes.all(namespace) as Row[]).map(row => ({
+      ...{ lane: row.lane as string, kind: row.kind as JobKind, cause: row.cause as string },
+      ...{ count: row.count as number, firstMs: row.first as number, lastMs: row.last as number },
+    }));
+  }
+
+  purge(...[query, { nowMs, limit }]: Parameters<JobStore['purge']>) {
+    const conditions = { lane: query.lane, "coalesce(cause, '')": query.cause, id: query.id };
+    const given = Object.entries(conditions).filter(([, value]) => value !== undefined);
+    const where = given.map(([column]) => ` AND ${column} = ?`).join('');
+    const rows = this.#db
+      .prepare(
+        `SELECT id, message, input_blob, result_blob FROM ended
+         WHERE namespace = ? AND state = 'dead'${where} ORDER BY id LIMIT ?`,
+      )
+      .all(query.namespace, ...given.map(([, value]) => value!), limit) as Row[];
+    return { removed: rows.length, blobs: rows.flatMap(row => this.#forget(row, nowMs)) };
+  }
+
+  drop(lane: string, options: { acceptedBeforeMs: number; nowMs: number; limit: number }): number {
+    const { acceptedBeforeMs, nowMs, limit } = options;
+    const sql = this.#sql;
+    const rows = sql.waitingOf.all(lane, acceptedBeforeMs, limit) as Row[];
+    for (const row of rows) {
+      this.#leave(row);
+      this.#unblock(row, nowMs);
+      this.release(row.message as string | null, nowMs);
+    }
+    sql.removeLane.run(lane);
+    return rows.length;
+  }
+
+  /** Without an end. */
+  #leave({ seq, lane, state }: Row): void {
+    this.#sql.remove.run(seq!);
+    this.#sql.moved.run(state === ready ? -1 : 0, -1, 0, lane!);
+  }
+
+  /** Of what had ended; the blobs that nobody names any more. */
+  #forget(row: Row, nowMs: number): string[] {
+    this.#sql.forget.run(row.id!);
+    this.release(row.message as string | null, nowMs);
+    return [row.input_blob, row.result_blob].filter(blob => blob) as string[];
+  }
+
+  /** For the facet of messages. */
+  addMessage({ id, topic, publishedMs, keepUntilMs, sealed, blob }: NewMessage): void {
+    this.#sql.addMessage.run(id, topic, publishedMs, keepUntilMs, sealed ?? null, blob ?? null);
+  }
+
+  /** One delivery less. It goes at once where nobody needs it; a blob is told by `sweep`. */
+  release(id: string | null, nowMs: number): void {
+    if (id === null) return;
+    this.#sql.unname.run(id);
+    this.#sql.removeMessage.run(id, nowMs);
+  }
+
+  /** Of all that waits in a lane, another takes the place. */
+  replace(lane: string, deliveries: readonly NewJob[], nowMs: number) {
+    const sql = this.#sql;
+    const rows = sql.waitingOf.all(lane, Number.MAX_SAFE_INTEGER, -1) as Row[];
+    for (const row of rows) this.#leave(row);
+    let added = 0;
+    for (const job of deliveries) {
+      const endless = { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER };
+      if (this.#enqueue({ ...job, lane: endless }, nowMs) === 'accepted') added++;
+    }
+    // Only now: their messages were needed.
+    for (const { message } of rows) this.release(message as string | null, nowMs);
+    return { dropped: rows.length, added };
+  }
+
   sweep({ nowMs, endedBeforeMs, deadBeforeMs, limit }: Parameters<JobStore['sweep']>[0]) {
     const sql = this.#sql;
     const keys = Number(sql.sweepKeys.run(nowMs, limit).changes);
@@ -266,9 +385,14 @@ export class SqliteJobs implements JobMethods {
     ]
       .sort((a, b) => Number(a.ended_ms) - Number(b.ended_ms) || (a.id! < b.id! ? -1 : 1))
       .slice(0, limit);
-    for (const { id } of rows) sql.forget.run(id!);
-    const blobs = rows.flatMap(row => [row.input_blob, row.result_blob]).filter(blob => blob);
-    return { removed: Math.max(rows.length, keys), blobs: blobs as string[] };
+    const blobs = rows.flatMap(row => this.#forget(row, nowMs));
+    const messages = sql.oldMessages.all(nowMs, limit) as Row[];
+    for (const { id } of messages) sql.forgetMessage.run(id!);
+    const ofMessages = messages.map(({ blob }) => blob).filter(blob => blob !== null);
+    return {
+      removed: Math.max(rows.length, keys, messages.length),
+      blobs: [...blobs, ...(ofMessages as string[])],
+    };
   }
 
   blobs(): Set<string> {
@@ -277,84 +401,13 @@ export class SqliteJobs implements JobMethods {
 }
 
 const liveColumns = `id, kind, namespace, function_id, lane, state, priority, accepted_ms, due_ms, order_key, parent,
-  attempts, lost, input_blob`;
+  attempts, lost, input_blob, message`;
 const endedColumns = `id, kind, namespace, function_id, lane, state, priority, accepted_ms, ended_ms, order_key, parent,
-  attempts, lost, status, input_blob, result_blob`;
+  attempts, lost, status, cause, redriven, input_blob, result_blob, message`;
 
 function liveCondition(state: string | undefined): string[] {
   if (state === undefined) return [];
   return [state === 'running' ? `state = ${running}` : `state <> ${running}`];
-}
-
-function prepare(db: SqliteConnection['db']) {
-  const sql = (text: string) => db.prepare(text);
-  return {
-    keyOf: sql('SELECT id, digest FROM idempotency WHERE key = ? AND until_ms > ?'),
-    putKey: sql(
-      'INSERT OR REPLACE INTO idempotency (key, id, digest, until_ms) VALUES (?, ?, ?, ?)',
-    ),
-    sweepKeys: sql(`DELETE FROM idempotency WHERE key IN
-      (SELECT key FROM idempotency WHERE until_ms <= ? ORDER BY until_ms, key LIMIT ?)`),
-    lane: sql('SELECT waiting FROM lanes WHERE id = ?'),
-    firstOfKey: sql(`SELECT seq, lane, state, due_ms FROM jobs
-      WHERE lane = ? AND order_key = ? ORDER BY seq LIMIT 1`),
-    insert:
-      sql(`INSERT INTO jobs (id, kind, namespace, function_id, lane, state, priority, accepted_ms, due_ms,
-      order_key, parent, sealed_input, input_blob) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
-    arrived:
-      sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served) VALUES (?, ?, ?, 1, 0, 0)
-      ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
-        ready = ready + excluded.ready, waiting = waiting + 1`),
-    moved: sql(`UPDATE lanes SET ready = ready + ?, waiting = waiting + ?, running = running + ?
-      WHERE id = ?`),
-    leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
-      WHERE id = ?`),
-    setRoom: sql('UPDATE lanes SET running_max = ? WHERE id = ?'),
-    served: sql('UPDATE lanes SET served = ? WHERE id = ?'),
-    lastServed: sql('SELECT coalesce(max(served), 0) AS served FROM lanes'),
-    waitingLanes: sql(`SELECT id, ready, running_max - running AS room FROM lanes
-      WHERE ready > 0 AND running < running_max ORDER BY served, id LIMIT ?`),
-    expired: sql(`SELECT seq, lane FROM jobs WHERE state = ${running} AND lease_until_ms <= ?
-      ORDER BY lease_until_ms LIMIT ?`),
-    runningAll: sql(`SELECT seq, lane FROM jobs WHERE state = ${running}`),
-    giveBack: sql(`UPDATE jobs SET state = ${ready}, lost = lost + 1, due_ms = min(due_ms, ?)
-      WHERE seq = ?`),
-    due: sql(`SELECT seq, lane FROM jobs WHERE state = ${delayed} AND due_ms <= ?
-      ORDER BY due_ms LIMIT ?`),
-    setState: sql('UPDATE jobs SET state = ? WHERE seq = ?'),
-    readyOf: sql(`SELECT * FROM jobs WHERE lane = ? AND state = ${ready}
-      ORDER BY priority DESC, seq LIMIT ?`),
-    lease: sql(`UPDATE jobs SET state = ${running}, lease = lease + 1, lease_until_ms = ?
-      WHERE seq = ?`),
-    next: sql(`SELECT (SELECT min(due_ms) FROM jobs WHERE state = ${delayed}) AS due,
-      (SELECT min(lease_until_ms) FROM jobs WHERE state = ${running}) AS leased`),
-    extend: sql(
-      `UPDATE jobs SET lease_until_ms = ? WHERE id = ? AND state = ${running} AND lease = ?`,
-    ),
-    held: sql(`SELECT seq, lane, order_key, attempts FROM jobs
-      WHERE id = ? AND state = ${running} AND lease = ?`),
-    again: sql(`UPDATE jobs SET state = ?, due_ms = ?, attempts = ?,
-      sealed_story = coalesce(?, sealed_story) WHERE seq = ?`),
-    end: sql(`INSERT INTO ended (state, ended_ms, attempts, sealed_story, sealed_input, input_blob,
-        status, sealed_result, result_blob,
-        id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost)
-      SELECT ?, ?, ?, coalesce(?, sealed_story), iif(?, sealed_input, NULL), iif(?, input_blob, NULL), ?, ?, ?,
-        id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost
-      FROM jobs WHERE seq = ?`),
-    remove: sql('DELETE FROM jobs WHERE seq = ?'),
-    live: sql('SELECT * FROM jobs WHERE id = ?'),
-    hasEnded: sql('SELECT 1 FROM ended WHERE id = ?'),
-    ended: sql('SELECT * FROM ended WHERE id = ?'),
-    counts: sql('SELECT id, waiting, running FROM lanes WHERE waiting + running > 0 ORDER BY id'),
-    oldEnded: sql(`SELECT id, ended_ms, input_blob, result_blob FROM ended
-      WHERE ended_ms < ? AND state <> 'dead' ORDER BY ended_ms, id LIMIT ?`),
-    oldDead: sql(`SELECT id, ended_ms, input_blob, result_blob FROM ended
-      WHERE ended_ms < ? AND state = 'dead' ORDER BY ended_ms, id LIMIT ?`),
-    forget: sql('DELETE FROM ended WHERE id = ?'),
-    blobs: sql(`SELECT input_blob AS blob FROM jobs WHERE input_blob IS NOT NULL
-      UNION SELECT input_blob FROM ended WHERE input_blob IS NOT NULL
-      UNION SELECT result_blob FROM ended WHERE result_blob IS NOT NULL`),
-  };
 }
 
 function factsOf(row: Row) {
@@ -370,6 +423,7 @@ function factsOf(row: Row) {
     lost: row.lost as number,
     ...given(row, 'orderKey', 'order_key'),
     ...given(row, 'parent', 'parent'),
+    ...given(row, 'message', 'message'),
     ...given(row, 'sealedInput', 'sealed_input'),
     ...given(row, 'inputBlob', 'input_blob'),
     ...given(row, 'sealedStory', 'sealed_story'),
@@ -401,6 +455,8 @@ function endedOf(row: Row): StoredJob {
     state: row.state as EndState,
     endedMs: row.ended_ms as number,
     ...given(row, 'status', 'status'),
+    ...given(row, 'cause', 'cause'),
+    ...given(row, 'redriven', 'redriven'),
     ...given(row, 'sealedResult', 'sealed_result'),
     ...given(row, 'resultBlob', 'result_blob'),
   };

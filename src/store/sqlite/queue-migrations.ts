@@ -91,4 +91,27 @@ export const queueMigrations: readonly string[] = [
     PRIMARY KEY (schedule, slot_ms)
   ) STRICT, WITHOUT ROWID;
   `,
+  // 3: messages, their deliveries, and what is dead by its cause.
+  `
+  CREATE TABLE messages (
+    id TEXT NOT NULL UNIQUE,
+    topic TEXT NOT NULL,
+    published_ms INTEGER NOT NULL,
+    keep_until_ms INTEGER NOT NULL,
+    refs INTEGER NOT NULL DEFAULT 0 CHECK (refs >= 0),
+    sealed BLOB,
+    blob TEXT
+  ) STRICT;
+  CREATE INDEX messages_topic ON messages (topic, published_ms, id);
+  CREATE INDEX messages_old ON messages (keep_until_ms) WHERE refs = 0;
+
+  ALTER TABLE jobs ADD COLUMN message TEXT;
+  CREATE UNIQUE INDEX jobs_message ON jobs (lane, message) WHERE message IS NOT NULL;
+  ALTER TABLE ended ADD COLUMN message TEXT;
+  ALTER TABLE ended ADD COLUMN cause TEXT;
+  ALTER TABLE ended ADD COLUMN redriven TEXT;
+  CREATE INDEX ended_causes ON ended (namespace, lane, kind, cause, ended_ms)
+    WHERE state = 'dead' AND redriven IS NULL;
+  CREATE INDEX ended_dead_ids ON ended (namespace, id) WHERE state = 'dead';
+  `,
 ];

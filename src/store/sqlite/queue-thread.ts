@@ -8,11 +8,12 @@ import { isGatewayError } from '../../errors.ts';
 import { jobMethods } from '../jobs.ts';
 import { type Database, openDatabase, toGatewayError } from './database.ts';
 import { type JobMethods, SqliteJobs } from './jobs.ts';
+import { createSqliteMessages, type MessageMethods } from './messages.ts';
 import { queueMigrations } from './queue-migrations.ts';
 import { createSqliteSchedules, type ScheduleMethods } from './schedules.ts';
 
 /** Of all the file's facets. */
-export type QueueMethods = JobMethods & ScheduleMethods;
+export type QueueMethods = JobMethods & ScheduleMethods & MessageMethods;
 
 export interface Operation {
   method: keyof QueueMethods;
@@ -110,7 +111,11 @@ export function createQueueMethods(db: Database['connection']['db']): QueueMetho
   const ofJobs = Object.fromEntries(
     jobMethods.map(name => [name, (jobs[name] as () => unknown).bind(jobs)]),
   ) as unknown as JobMethods;
-  return { ...ofJobs, ...createSqliteSchedules(db, jobs) };
+  return {
+    ...ofJobs,
+    ...createSqliteSchedules(db, jobs),
+    ...createSqliteMessages(db, jobs),
+  };
 }
 
 function asThreadError(error: unknown): ThreadError {

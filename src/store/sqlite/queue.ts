@@ -8,6 +8,7 @@ import { Worker } from 'node:worker_threads';
 import type { ErrorCode } from '../../../client/errors.ts';
 import { assert, GatewayError } from '../../errors.ts';
 import type { JobStore } from '../jobs.ts';
+import type { MessageStore } from '../messages.ts';
 import { openRule } from '../rules.ts';
 import type { ScheduleStore } from '../schedules.ts';
 import type {
@@ -29,7 +30,9 @@ const startedOperationsMin = 8;
 const batchesMax = 2;
 
 /** What cannot be said of a file that is not there. */
-const writing = new Set<keyof QueueMethods>(['enqueue', 'settle', 'extend', 'fire']);
+const writing = new Set<keyof QueueMethods>([
+  ...(['enqueue', 'settle', 'extend', 'fire', 'publish'] as const),
+]);
 
 interface Waiting {
   operation: Operation;
@@ -40,6 +43,7 @@ interface Waiting {
 export interface QueueFile {
   readonly jobs: JobStore;
   readonly schedules: ScheduleStore;
+  readonly messages: MessageStore;
   /** Commits what has been asked for. Idempotent. */
   close(): Promise<void>;
 }
@@ -62,8 +66,16 @@ export function openQueue(path: string): QueueFile {
       find: method('find', undefined),
       list: method('list', []),
       counts: method('counts', []),
+      dead: method('dead', []),
+      purge: method('purge', { removed: 0, blobs: [] }),
+      drop: method('drop', 0),
       sweep: method('sweep', { removed: 0, blobs: [] }),
       blobs: method('blobs', new Set()),
+    },
+    messages: {
+      publish: method('publish'),
+      messages: method('messages', []),
+      seek: method('seek', { dropped: 0, added: 0 }),
     },
     schedules: {
       fire: method('fire'),

@@ -23,7 +23,7 @@ export function openSqliteStore(options: { path: string; busyTimeoutMs?: number 
     functions: createSqliteFunctions(connection),
     secrets: createSqliteSecrets(connection),
     resources: createSqliteResources(connection),
-    ...{ jobs: queue.jobs, schedules: queue.schedules },
+    ...{ jobs: queue.jobs, schedules: queue.schedules, messages: queue.messages },
     async close() {
       await queue.close();
       close();

@@ -1,0 +1,116 @@
+/** What jobs.ts asks of the queue's file, prepared once. */
+import type { StatementSync } from 'node:sqlite';
+import type { SqliteConnection } from './database.ts';
+
+/** How a job that has not ended stands; `blocked`: another of its key comes first. */
+export const [ready, delayed, blocked, running] = [0, 1, 2, 3];
+
+export function prepareJobs(db: SqliteConnection['db']) {
+  const sql = (text: string) => db.prepare(text);
+  return {
+    keyOf: sql('SELECT id, digest FROM idempotency WHERE key = ? AND until_ms > ?'),
+    putKey: sql(
+      'INSERT OR REPLACE INTO idempotency (key, id, digest, until_ms) VALUES (?, ?, ?, ?)',
+    ),
+    sweepKeys: sql(`DELETE FROM idempotency WHERE key IN
+      (SELECT key FROM idempotency WHERE until_ms <= ? ORDER BY until_ms, key LIMIT ?)`),
+    lane: sql('SELECT waiting, ready FROM lanes WHERE id = ?'),
+    removeLane: sql('DELETE FROM lanes WHERE id = ? AND waiting = 0 AND running = 0'),
+    waitingOf: sql(`SELECT seq, lane, state, order_key, message FROM jobs
+      WHERE lane = ? AND state <> ${running} AND accepted_ms < ? ORDER BY seq LIMIT ?`),
+    liveOfMessage: sql('SELECT id FROM jobs WHERE lane = ? AND message = ?'),
+    ...prepareMessages(sql),
+    ...prepareDead(sql),
+    firstOfKey: sql(`SELECT seq, lane, state, due_ms FROM jobs
+      WHERE lane = ? AND order_key = ? ORDER BY seq LIMIT 1`),
+    insert:
+      sql(`INSERT INTO jobs (id, kind, namespace, function_id, lane, state, priority, accepted_ms, due_ms,
+      order_key, parent, sealed_input, input_blob, message)
+      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
+    arrived:
+      sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served) VALUES (?, ?, ?, 1, 0, 0)
+      ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
+        ready = ready + excluded.ready, waiting = waiting + 1`),
+    moved: sql(`UPDATE lanes SET ready = ready + ?, waiting = waiting + ?, running = running + ?
+      WHERE id = ?`),
+    leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
+      WHERE id = ?`),
+    setRoom: sql('UPDATE lanes SET running_max = ? WHERE id = ?'),
+    served: sql('UPDATE lanes SET served = ? WHERE id = ?'),
+    lastServed: sql('SELECT coalesce(max(served), 0) AS served FROM lanes'),
+    waitingLanes: sql(`SELECT id, ready, running_max - running AS room FROM lanes
+      WHERE ready > 0 AND running < running_max ORDER BY served, id LIMIT ?`),
+    expired: sql(`SELECT seq, lane FROM jobs WHERE state = ${running} AND lease_until_ms <= ?
+      ORDER BY lease_until_ms LIMIT ?`),
+    runningAll: sql(`SELECT seq, lane FROM jobs WHERE state = ${running}
+      AND lane IN (SELECT id FROM lanes WHERE running_max > 0)`),
+    giveBack: sql(`UPDATE jobs SET state = ${ready}, lost = lost + 1, due_ms = min(due_ms, ?)
+      WHERE seq = ?`),
+    due: sql(`SELECT seq, lane FROM jobs WHERE state = ${delayed} AND due_ms <= ?
+      ORDER BY due_ms LIMIT ?`),
+    setState: sql('UPDATE jobs SET state = ? WHERE seq = ?'),
+    readyOf: sql(`SELECT * FROM jobs WHERE lane = ? AND state = ${ready}
+      ORDER BY priority DESC, seq LIMIT ?`),
+    lease: sql(`UPDATE jobs SET state = ${running}, lease = lease + 1, lease_until_ms = ?
+      WHERE seq = ?`),
+    next: sql(`SELECT (SELECT min(due_ms) FROM jobs WHERE state = ${delayed}) AS due,
+      (SELECT min(lease_until_ms) FROM jobs WHERE state = ${running}) AS leased`),
+    extend: sql(
+      `UPDATE jobs SET lease_until_ms = ? WHERE id = ? AND state = ${running} AND lease = ?`,
+    ),
+    held: sql(`SELECT seq, lane, order_key, attempts, message FROM jobs
+      WHERE id = ? AND state = ${running} AND lease = ?`),
+    again: sql(`UPDATE jobs SET state = ?, due_ms = ?, attempts = ?,
+      sealed_story = coalesce(?, sealed_story) WHERE seq = ?`),
+    end: sql(`INSERT INTO ended (state, ended_ms, attempts, sealed_story, sealed_input, input_blob, message,
+        status, cause, sealed_result, result_blob,
+        id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost)
+      SELECT ?, ?, ?, coalesce(?, sealed_story), iif(?, sealed_input, NULL),
+        iif(?, input_blob, NULL), iif(?, message, NULL), ?, ?, ?, ?,
+        id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost
+      FROM jobs WHERE seq = ?`),
+    remove: sql('DELETE FROM jobs WHERE seq = ?'),
+    live: sql('SELECT * FROM jobs WHERE id = ?'),
+    hasEnded: sql('SELECT 1 FROM ended WHERE id = ?'),
+    ended: sql('SELECT * FROM ended WHERE id = ?'),
+    counts: sql('SELECT id, waiting, running FROM lanes WHERE waiting + running > 0 ORDER BY id'),
+    oldEnded: sql(`SELECT id, ended_ms, input_blob, result_blob, message FROM ended
+      WHERE ended_ms < ? AND state <> 'dead' ORDER BY ended_ms, id LIMIT ?`),
+    oldDead: sql(`SELECT id, ended_ms, input_blob, result_blob, message FROM ended
+      WHERE ended_ms < ? AND state = 'dead' ORDER BY ended_ms, id LIMIT ?`),
+    forget: sql('DELETE FROM ended WHERE id = ?'),
+    blobs: sql(`SELECT input_blob AS blob FROM jobs WHERE input_blob IS NOT NULL
+      UNION SELECT input_blob FROM ended WHERE input_blob IS NOT NULL
+      UNION SELECT result_blob FROM ended WHERE result_blob IS NOT NULL
+      UNION SELECT blob FROM messages WHERE blob IS NOT NULL`),
+  };
+}
+
+type Prepare = (text: string) => StatementSync;
+
+function prepareMessages(sql: Prepare) {
+  return {
+    addMessage: sql(`INSERT INTO messages (id, topic, published_ms, keep_until_ms, sealed, blob)
+      VALUES (?, ?, ?, ?, ?, ?)`),
+    hasMessage: sql('SELECT 1 FROM messages WHERE id = ?'),
+    input: sql('SELECT sealed, blob FROM messages WHERE id = ?'),
+    name: sql('UPDATE messages SET refs = refs + 1 WHERE id = ?'),
+    unname: sql('UPDATE messages SET refs = refs - 1 WHERE id = ?'),
+    removeMessage: sql(`DELETE FROM messages
+      WHERE id = ? AND refs = 0 AND keep_until_ms <= ? AND blob IS NULL`),
+    oldMessages: sql(`SELECT id, blob FROM messages WHERE refs = 0 AND keep_until_ms <= ?
+      ORDER BY keep_until_ms, id LIMIT ?`),
+    forgetMessage: sql('DELETE FROM messages WHERE id = ?'),
+  };
+}
+
+function prepareDead(sql: Prepare) {
+  return {
+    open: sql(`SELECT 1 FROM ended WHERE id = ? AND state <> 'succeeded' AND redriven IS NULL`),
+    redrive: sql('UPDATE ended SET redriven = ? WHERE id = ?'),
+    causes: sql(`SELECT lane, kind, coalesce(cause, '') AS cause, count(*) AS count,
+        min(ended_ms) AS first, max(ended_ms) AS last
+      FROM ended WHERE namespace = ? AND state = 'dead' AND redriven IS NULL
+      GROUP BY lane, kind, cause ORDER BY last DESC, lane, cause`),
+  };
+}
