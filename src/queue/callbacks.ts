@@ -8,19 +8,17 @@
 import { createHmac } from 'node:crypto';
 import type { Sealer } from '../auth/seal.ts';
 import type { Clock } from '../clock.ts';
-import type { RecordFailure } from '../domain/record.ts';
 import { parseRetryAfter, type RetryPolicy } from '../domain/retry.ts';
 import { GatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { CallSignal } from '../invoke/invoke.ts';
 import type { Log } from '../log.ts';
 import { jobLimits, type LeasedJob, type NewJob } from '../store/jobs.ts';
-import { type CallEnd, lostJob } from './calls.ts';
+import { attempt, causeOf, type Trial } from './attempt.ts';
+import type { CallEnd } from './calls.ts';
 import type { Outbound } from './outbound.ts';
-import { lostMax, nextOf, type Tried } from './outcome.ts';
 import { asInput, type Payloads } from './payloads.ts';
 import type { Ending } from './queue.ts';
-import { nextNumber, storyIn, told } from './story.ts';
 import { refused } from './try-call.ts';
 
 /** Every answer but a success is tried again: who gives an address wants to know. */
@@ -98,40 +96,27 @@ export class Callbacks {
   }
 
   /** See `Run`. */
-  readonly run = async (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
-    const { payloads, clock, log, random } = this.#options;
-    const startedMs = clock.now();
-    const beganMs = clock.monotonicMs();
-    const tried: Tried & { failure?: RecordFailure } =
-      job.lost >= lostMax ? refused(lostJob(job)) : await this.#try(job, signal);
-    const { failure } = tried;
-    const nowMs = clock.now();
-    const next = nextOf(job, callbackRetry, tried, { nowMs, random: random() });
-    if (next.kind === 'end' && next.state !== 'succeeded')
-      log.warn('a callback was given up', { call: job.parent, job: job.id, why: failure?.message });
-    const before = storyIn(job.sealedStory, payloads);
-    const story = told(before, {
-      ...{ number: nextNumber(before), startedMs, status: tried.last.status },
-      tookMs: Math.round(clock.monotonicMs() - beganMs),
-      ...(failure !== undefined && { failure }),
-      ...(!next.isCounted && { isGivenBack: true }),
-    });
-    const sealedStory = payloads.seal(JSON.stringify(story));
-    const keepsInput = next.kind === 'end' && next.state !== 'succeeded';
-    return {
-      outcome:
-        next.kind === 'retry'
-          ? { kind: 'retry', dueMs: next.dueMs }
-          : { kind: 'end', state: next.state, status: tried.last.status, keepsInput },
-      ...{ isCounted: next.isCounted, sealedStory, sealStory: () => sealedStory, next: [] },
-      blobs: {
-        afterwards: next.kind === 'retry' || keepsInput ? [] : [job.inputBlob],
-        ifLost: [],
+  readonly run = (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
+    const { log } = this.#options;
+    return attempt(
+      job,
+      {
+        open: async () => {},
+        tryOnce: () => this.#try(job, signal),
+        policy: () => callbackRetry,
+        firstDueMs: () => job.acceptedMs,
+        async finish({ state, trial }) {
+          if (state === 'succeeded') return { keepsInput: false, inputBlob: job.inputBlob };
+          const why = trial.failure?.message;
+          log.warn('a callback was given up', { call: job.parent, job: job.id, why });
+          return { keepsInput: true, cause: causeOf(trial) };
+        },
       },
-    };
+      this.#options,
+    );
   };
 
-  async #try(job: LeasedJob, signal: CallSignal): Promise<Tried & { failure?: RecordFailure }> {
+  async #try(job: LeasedJob, signal: CallSignal): Promise<Trial> {
     const { payloads, outbound, signingKeyOf, clock } = this.#options;
     try {
       const { sealedInput: sealed, inputBlob: blob } = job;

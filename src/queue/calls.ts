@@ -6,7 +6,7 @@ import type { RecordFailure } from '../domain/record.ts';
 import { type JobEnd, noRetry, type RetryPolicy } from '../domain/retry.ts';
 import { GatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
-import type { CallSignal, Invoke, Version } from '../invoke/invoke.ts';
+import { type CallSignal, emptyBody, type Invoke, type Version } from '../invoke/invoke.ts';
 import type { Log } from '../log.ts';
 import {
   jobLimits,
@@ -15,12 +15,12 @@ import {
   type NewJob,
   type StoredJob,
 } from '../store/jobs.ts';
+import { attempt, causeOf, type End, type Finish, type Trial } from './attempt.ts';
 import type { CallAbout, CallHead, ResultHead } from './job-call.ts';
-import { lostMax, nextOf } from './outcome.ts';
 import { asInput, type Kept, type Payloads } from './payloads.ts';
 import type { Ending, Queue } from './queue.ts';
-import { type Attempt, nextNumber, type Story, storyIn, told } from './story.ts';
-import { type CallTry, callOf, refused, tryCall } from './try-call.ts';
+import { type Attempt, type Story, storyIn } from './story.ts';
+import { type CallTry, callOf, tryCall } from './try-call.ts';
 
 export const callLimits = {
   /** How long an `Idempotency-Key` gives the first answer. */
@@ -165,33 +165,33 @@ export class Calls {
   }
 
   /** See `Run`. */
-  readonly run = async (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
-    const { clock } = this.#options;
-    const startedMs = clock.now();
-    const beganMs = clock.monotonicMs();
+  readonly run = (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
+    const { functionOf, versionOf, hide } = this.#options;
     let input: { head: CallHead; body: Uint8Array } | undefined;
-    let version: Version | undefined;
-    let attempt: { instance: string | undefined } | undefined;
-    let tried: CallTry;
-    try {
-      input = this.#recall(job.id) ?? (await this.#inputOf(job).catch(() => undefined));
-      if (input === undefined)
-        throw new GatewayError('JOB_LOST', 'the input of the job is gone, or damaged');
-      if (job.lost >= lostMax) throw lostJob(job);
-      version = await this.#options.versionOf(job.functionId, input.head);
-      const call = callOf(job, version, input, job.attempts + job.lost + 1);
-      attempt = call;
-      tried = await tryCall(call, signal, this.#options);
-    } catch (error) {
-      tried = refused(error);
-    }
-    const told: Omit<Attempt, 'number' | 'status' | 'failure'> = {
-      startedMs,
-      tookMs: Math.round(1000 * (clock.monotonicMs() - beganMs)) / 1000,
-      ...(version !== undefined && { version: version.number }),
-      ...(attempt?.instance !== undefined && { instance: attempt.instance }),
-    };
-    return this.#ending({ job, input, tried, told, signal });
+    return attempt<CallTry>(
+      job,
+      {
+        open: async () => {
+          input = this.#recall(job.id) ?? (await this.#inputOf(job).catch(() => undefined));
+          if (input === undefined)
+            throw new GatewayError('JOB_LOST', 'the input of the job is gone, or damaged');
+        },
+        tryOnce: async () => {
+          const version = await versionOf(job.functionId, input!.head);
+          const call = callOf(job, version, input!, job.attempts + job.lost + 1);
+          const { failure, ...tried } = await tryCall(call, signal, this.#options);
+          return {
+            ...{ ...tried, version: version.number },
+            ...(call.instance !== undefined && { instance: call.instance }),
+            ...(failure !== undefined && { failure: hide(job.functionId, failure) }),
+          };
+        },
+        policy: () => functionOf(job.functionId)?.retry ?? noRetry,
+        firstDueMs: () => Math.max(job.acceptedMs, input?.head.dueMs ?? 0),
+        finish: end => this.#finish(job, input?.head, end, signal),
+      },
+      this.#options,
+    );
   };
 
   /** Until it is on disk: what has been done is not forgotten for a full one. */
@@ -208,67 +208,26 @@ export class Calls {
     }
   }
 
-  async #ending({
-    job,
-    input,
-    tried,
-    told: facts,
-    signal,
-  }: {
-    job: LeasedJob;
-    input: { head: CallHead } | undefined;
-    tried: CallTry;
-    told: Omit<Attempt, 'number' | 'status' | 'failure'>;
-    signal: CallSignal;
-  }): Promise<Ending> {
-    const { payloads, clock, hide, functionOf, random, following } = this.#options;
-    const policy = functionOf(job.functionId)?.retry ?? noRetry;
-    const { attempts, lost, acceptedMs } = job;
-    const since = { attempts, lost, acceptedMs: Math.max(acceptedMs, input?.head.dueMs ?? 0) };
-    const next = nextOf(since, policy, tried, { nowMs: clock.now(), random: random() });
-    const failure = tried.failure && hide(job.functionId, tried.failure);
-    const before = this.#storyOf(job);
-    const story = told(before, {
-      ...{ number: nextNumber(before), ...facts, status: tried.last.status },
-      ...(failure !== undefined && { failure }),
-      ...(!next.isCounted && { isGivenBack: true }),
-    });
-    const sealStory = () => payloads.seal(JSON.stringify(story));
-    const { isCounted } = next;
-    if (next.kind === 'retry') {
-      const outcome = { kind: 'retry' as const, dueMs: next.dueMs };
-      const blobs = { afterwards: [], ifLost: [] };
-      const sealedStory = sealStory();
-      return { outcome, isCounted, sealedStory, sealStory, next: [], blobs };
-    }
-    const { status } = tried.last;
-    const { version } = facts;
+  async #finish(
+    job: LeasedJob,
+    head: CallHead | undefined,
+    { state, trial, attempts, durationMs }: End<Partial<CallTry> & Trial>,
+    signal: CallSignal,
+  ): Promise<Finish> {
+    const { headers = [], body = emptyBody, failure, version, last } = trial;
     const result: ResultHead = {
-      about: input && aboutOf(input.head),
-      attempts: story.attempts,
-      ...{ status, headers: tried.headers, durationMs: facts.tookMs },
+      ...{ about: head && aboutOf(head), attempts, status: last.status, headers, durationMs },
       ...(version !== undefined && { version }),
       ...(failure !== undefined && { failure }),
     };
-    const kept = await this.#keep(result, tried.body, signal);
-    const { state } = next;
     const keepsInput = state === 'dead' || state === 'failed';
-    const successors =
-      input === undefined
-        ? []
-        : await following({ job, head: input.head, result, body: tried.body, state });
-    const resultBlob = 'blob' in kept ? kept.blob : undefined;
+    const kept = await this.#keep(result, body, signal);
     return {
-      outcome: {
-        ...{ kind: 'end', state, status, keepsInput },
-        ...('blob' in kept ? { resultBlob: kept.blob } : { sealedResult: kept.sealed }),
-      },
-      // Its result tells the story: sealing another text would take longer than all the rest.
-      ...{ isCounted, sealStory, next: successors },
-      blobs: {
-        afterwards: keepsInput ? [] : [job.inputBlob],
-        ifLost: [resultBlob, ...successors.map(({ inputBlob }) => inputBlob)],
-      },
+      ...{ result: kept, isStoryToldByResult: true, keepsInput },
+      ...(state === 'dead' && { cause: causeOf(trial) }),
+      next:
+        head === undefined ? [] : await this.#options.following({ job, head, result, body, state }),
+      ...(!keepsInput && { inputBlob: job.inputBlob }),
     };
   }
 
@@ -334,11 +293,6 @@ export function laneOf({ functionId, queue, instancesMax, concurrency }: QueuedF
     runningMax: queue?.concurrency ?? instancesMax * concurrency,
     waitingMax: queue?.waiting ?? definitionDefaults.waitingJobs,
   };
-}
-
-export function lostJob(job: LeasedJob): GatewayError {
-  const detail = `${job.lost} gateways were gone before their try of it had ended`;
-  return new GatewayError('JOB_LOST', detail);
 }
 
 function digestOf(...parts: Array<string | Uint8Array>): string {

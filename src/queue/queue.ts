@@ -48,7 +48,10 @@ const jumpMsMin = 1000;
 /** Runs jobs of one kind; what it resolves with is settled. What it throws gives the job back. */
 export type Run = (job: LeasedJob, signal: CallSignal) => Promise<Ending>;
 
-export type Ending = Pick<Settlement, 'outcome' | 'isCounted' | 'sealedStory' | 'next'> & {
+export type Ending = Pick<
+  Settlement,
+  'outcome' | 'isCounted' | 'sealedStory' | 'next' | 'messages'
+> & {
   /** Of what is cut off, whose result would have told it. */
   sealStory(): Uint8Array;
   /** Nobody needs them once it is settled, or when it cannot be. */
@@ -413,5 +416,5 @@ function asCancelled(ending: Ending): Ending {
   const { ifLost } = ending.blobs;
   const blobs = { afterwards: ifLost, ifLost };
   const sealedStory = ending.sealStory();
-  return { ...ending, isCounted: false, outcome, sealedStory, next: [], blobs };
+  return { ...ending, isCounted: false, outcome, sealedStory, next: [], messages: [], blobs };
 }

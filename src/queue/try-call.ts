@@ -25,6 +25,8 @@ export interface CallTry {
   failure?: RecordFailure;
   /** It has not been a try: again, after so long. */
   givenBackMs?: number;
+  version?: number;
+  instance?: string;
 }
 
 /** A function's error of this name says that another try is of no use. */
