@@ -336,6 +336,107 @@ export interface SlotView {
   invocation?: string;
 }
 
+/** Where messages are published; its subscriptions bring them to functions and others. */
+export interface TopicDefinition {
+  /** How long messages are kept for subscriptions that go back in time; when absent, until they are delivered. */
+  retention?: string | undefined;
+  description: string;
+}
+
+/** Of an attribute: it is this, or one of these; begins so; is not this, or none of these; is there or not. */
+export type FilterRule =
+  | string
+  | string[]
+  | { prefix: string }
+  | { not: string | string[] }
+  | { exists: boolean };
+
+/** Brings each message of a topic to one of `function`, `push` and whoever pulls. */
+export interface SubscriptionDefinition {
+  topic: string;
+  function?: string | undefined;
+  push?: { url: string } | undefined;
+  pull?: true | undefined;
+  /** By attribute: every rule must hold. */
+  filter?: Record<string, FilterRule> | undefined;
+  retry: RetryView;
+  /** The topic that gets a copy of what is dead. */
+  deadLetter?: string | undefined;
+  /** Of push and pull: what is not acknowledged until then is tried again. */
+  ackDeadline?: string;
+  /** `wrapped`: as Pub/Sub pushes it, as JSON; `raw`: the data as it is. */
+  payload: 'wrapped' | 'raw';
+  /** Delivered at once. */
+  concurrency?: number | undefined;
+  /** Deliveries that may wait. */
+  waiting: number;
+  description: string;
+}
+
+export interface SubscriptionView extends ResourceView<SubscriptionDefinition> {
+  /** Deliveries, a moment ago. */
+  waiting: number;
+  running: number;
+}
+
+/** A message as it is published; `data` is base64. Data or attributes must be there. */
+export interface PublishedMessage {
+  data?: string;
+  attributes?: Record<string, string>;
+  /** Messages of one key are delivered one at a time, in order. */
+  orderingKey?: string;
+}
+
+/** A message as it is delivered. */
+export interface MessageView {
+  data: string;
+  attributes: Record<string, string>;
+  messageId: string;
+  publishTime: string;
+  orderingKey?: string;
+}
+
+export interface ReceivedMessage {
+  /** Says which delivery is acknowledged, until its deadline. */
+  ackId: string;
+  message: MessageView;
+  /** Only where the subscription has a dead-letter topic. */
+  deliveryAttempt?: number;
+}
+
+/** What is dead of one subscription, function or kind, by cause. */
+export interface DeadLetterGroup {
+  /** `delivery` of a subscription, `call` of a function, its `callback`, or a `notification`. */
+  kind: 'delivery' | 'call' | 'callback' | 'notification';
+  subscription?: string;
+  function?: string;
+  cause: string;
+  count: number;
+  firstAt: string;
+  lastAt: string;
+}
+
+export interface DeadLetterView {
+  id: string;
+  kind: DeadLetterGroup['kind'];
+  subscription?: string;
+  function?: string;
+  cause: string;
+  acceptedAt: string;
+  endedAt: string;
+  attempts: AttemptView[];
+  /** Of a delivery. */
+  message?: MessageView;
+  /** The invocation that it was redriven as. */
+  redriven?: string;
+}
+
+/** What was accepted once more, and what could not be. `as` is empty where it was only asked. */
+export interface RedrivenView {
+  redriven: Array<{ id: string; as: string }>;
+  left: Array<{ id: string; reason: string }>;
+}
+
 /** What a manifest declares beside functions. */
 export interface ResourceView<D = unknown> {
   id: string;

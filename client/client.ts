@@ -37,10 +37,12 @@ import {
   type ScheduleClient,
   scheduleClient,
 } from './resources.ts';
+import { type TopicClient, topicClient } from './topics.ts';
 import { baseOf, isApiError, queryOf, Wire } from './wire.ts';
 
 export type * from './options.ts';
 export type { ResourceClient, ResourceViews, ScheduleClient } from './resources.ts';
+export type { TopicClient } from './topics.ts';
 export { ApiError, isApiError } from './wire.ts';
 
 /** Called with an absolute address as text, and always with `init`. The global fetch is one. */
@@ -59,7 +61,7 @@ export interface ClientOptions {
   fetch?: Fetch;
 }
 
-export interface Client extends ScheduleClient {
+export interface Client extends ScheduleClient, TopicClient {
   readonly url: string;
   readonly namespace: string;
   /** The same gateway and token, another namespace. */
@@ -167,6 +169,7 @@ export function createClient(options: ClientOptions): Client {
     ...secretRoutes(wire, `${inside}/secrets`),
     resources: kind => resourceClient(wire, `${inside}/${kind}`),
     ...scheduleClient(wire, `${inside}/schedules`),
+    ...topicClient(wire, inside),
     ...sourceRoutes(wire, inside),
     listRuntimes: ({ signal } = {}) => wire.json('GET', '/v1/runtimes', { signal }),
     getOpenApi: ({ signal } = {}) => wire.json('GET', '/v1/openapi.json', { signal }),

@@ -31,6 +31,16 @@ export interface ResourceListOptions extends ReadOptions {
   cursor?: string;
 }
 
+/** Which dead letters: all that are given must fit. */
+export interface DeadLetterChoice {
+  subscription?: string;
+  function?: string;
+  cause?: string;
+  ids?: readonly string[];
+  /** Of the namespace. */
+  all?: true;
+}
+
 export interface LogOptions extends ReadOptions {
   /** So many of the newest lines. */
   lines?: number;

@@ -1,10 +1,21 @@
 /** What manifests declare beside functions: one set of routes for all kinds, and what only one kind can do. */
-import type { AcceptedView, Page, ResourcePut, ScheduleView, SlotView } from './api.ts';
+import type {
+  AcceptedView,
+  Page,
+  ResourcePut,
+  ResourceView,
+  ScheduleView,
+  SlotView,
+  SubscriptionView,
+  TopicDefinition,
+} from './api.ts';
 import type { ReadOptions, ResourceListOptions } from './options.ts';
 import { queryOf, type Wire } from './wire.ts';
 
 /** By the name of the kind in paths. */
 export interface ResourceViews {
+  topics: ResourceView<TopicDefinition>;
+  subscriptions: SubscriptionView;
   schedules: ScheduleView;
 }
 

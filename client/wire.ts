@@ -1,5 +1,4 @@
 /** How a client speaks to its gateway: requests out, values or ApiErrors back. */
-import type { OutputLineView } from './api.ts';
 import type { ClientOptions, Fetch } from './client.ts';
 import type { ErrorCode, Problem } from './errors.ts';
 import type { InvokeOptions } from './options.ts';
@@ -111,7 +110,7 @@ export class Wire {
   /**
    * Newline-delimited JSON, a value a line as it arrives. Empty lines keep the connection alive.
    */
-  async *lines(path: string, options: RequestOptions): AsyncGenerator<OutputLineView> {
+  async *lines<T>(path: string, options: RequestOptions): AsyncGenerator<T> {
     const response = await this.send('GET', path, options);
     if (response.body === null) return;
     const reader = response.body.getReader();
@@ -128,7 +127,7 @@ export class Wire {
           if (line.trim() === '') continue;
           const entry = parseJson(line);
           if (entry === undefined) throw this.#notGateway('GET', path, response);
-          yield entry as OutputLineView;
+          yield entry as T;
         }
         if (done) return;
       }

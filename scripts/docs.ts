@@ -29,6 +29,13 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   MIDDLEWARE_INVALID:
     'At the start: a module of `--middleware` lies outside the working directory, does not load, or is no middleware.',
   MIDDLEWARE_FAILED: 'A middleware threw, or returned what is no answer. Only this call fails.',
+  ACK_ID_INVALID: 'An `ackId` was made up, or is of another subscription. Nothing was done.',
+  ACK_ID_STALE:
+    'The deadline of a pulled message has passed, or it was settled before; `issues` names which. The others were settled.',
+  DEAD_LETTER_NOT_FOUND:
+    'A route named a dead letter that is not there (any more), or is not dead.',
+  MESSAGE_INVALID:
+    'What is published is no message or CloudEvent, or is over a limit; `issues` has the path. Nothing of it was published.',
   RESOURCE_NOT_FOUND:
     'A route, or another definition, named a topic, a subscription, a schedule, a webhook or a bucket that the namespace does not have.',
   RESOURCE_EXISTS: 'A topic, schedule or the like of that name belongs to another project.',

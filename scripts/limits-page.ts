@@ -14,6 +14,7 @@ import { retryLimits } from '../src/domain/retry.ts';
 import type { Runtime } from '../src/domain/runtime.ts';
 import { onTimeMs, scheduleLimits } from '../src/domain/schedule.ts';
 import { maskedCharsMin, secretLimits } from '../src/domain/secret.ts';
+import { subscriptionDefaults, topicLimits } from '../src/domain/topic.ts';
 import { trafficLimits } from '../src/domain/traffic.ts';
 import { crashLinesMax } from '../src/driver/process/link-instance.ts';
 import { memoryCheckMs } from '../src/driver/process/memory.ts';
@@ -25,6 +26,7 @@ import { controlLimits } from '../src/gateway/control-plane.ts';
 import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
 import { listQuerySchema } from '../src/gateway/routes/functions.ts';
 import { waitMsMax } from '../src/gateway/routes/jobs.ts';
+import { publicationBytesMax } from '../src/gateway/routes/topics.ts';
 import { schemaBytesMax } from '../src/invoke/json-schema.ts';
 import { gatheredBytesMax } from '../src/invoke/middleware/gather.ts';
 import { returnMsMax } from '../src/invoke/pool.ts';
@@ -41,6 +43,7 @@ import { openedBlocksMax } from '../src/store/records/search.ts';
 import { writeLimits } from '../src/store/records/sqlite.ts';
 import { slotsKeptMax } from '../src/store/schedules.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
+import { publishLimits } from '../src/trigger/topics.ts';
 
 export function limitsPage(): string {
   const sections = [
@@ -53,6 +56,7 @@ export function limitsPage(): string {
     ['Link to instances', linkRows()],
     ['Output of functions', outputRows()],
     ['Async calls and jobs', jobRows()],
+    ['Topics and subscriptions', topicRows()],
     ['Schedules', scheduleRows()],
     ['Records of calls', recordRows()],
     ['Secrets, schemas and traffic', secretRows()],
@@ -229,6 +233,30 @@ function outputRows(): string {
 | \`keptBytesTotalMax\` | memory of those of all functions | ${bytes(keptBytesTotalMax)} | fixed | the same, those of the functions that have written nothing for longest first |
 | \`crashLinesMax\` | lines of output in the answer to a call that crashed | ${crashLinesMax} | fixed | older lines are left out |
 | \`stderrTailBytes\` | standard error in the answer to a script that failed | ${count(tail)} characters | fixed | the beginning is left out |`;
+}
+
+function topicRows(): string {
+  const t = topicLimits;
+  const { deliveriesAtOnce, seekMessagesMax } = publishLimits;
+  const { attempts, pushes, waiting } = subscriptionDefaults;
+  const [definition, invalid] = [error('DEFINITION_INVALID'), error('MESSAGE_INVALID')];
+  const unread = privateConstant('src/gateway/routes/topics.ts', 'tailBytesMax');
+  return `\
+| \`messageBytesMax\` | a message: data and attributes | ${bytes(t.messageBytesMax)} | fixed | ${invalid} |
+| \`publicationBytesMax\` | a publication, base64 and all | ${bytes(publicationBytesMax)} | fixed | ${error('BODY_TOO_LARGE')} |
+| \`messagesMax\` | messages of a publication, a pull, an acknowledgement | ${count(t.messagesMax)} | fixed | ${invalid} |
+| \`attributesMax\` | attributes of a message | ${count(t.attributesMax)} | fixed | ${invalid} |
+| \`attributeKeyCharsMax\`, \`attributeValueCharsMax\` | the name and the value of one | ${t.attributeKeyCharsMax}, ${count(t.attributeValueCharsMax)} characters | fixed | ${invalid} |
+| \`orderingKeyCharsMax\` | an ordering key | ${count(t.orderingKeyCharsMax)} characters | fixed | ${invalid} |
+| \`deliveriesAtOnce\` | deliveries of a publication in one transaction | ${count(deliveriesAtOnce)} | fixed | a publication is several |
+| \`seekMessagesMax\` | messages that a seek brings back | ${count(seekMessagesMax)} | fixed | ${error('QUERY_INVALID')} |
+| \`tailBytesMax\` | messages that a follower has not read | ${bytes(unread)} | fixed | it misses some |
+| \`retentionMsMin\`, \`retentionMsMax\` | a topic keeps messages | ${ms(t.retentionMsMin)} to ${t.retentionMsMax / 86_400_000} days | \`retention\` | ${definition} |
+| \`ackDeadlineMsMin\`, \`ackDeadlineMsMax\` | for a push, or whoever pulled | ${ms(t.ackDeadlineMsMin)} to ${ms(t.ackDeadlineMsMax)} | \`ackDeadline\` | ${definition} |
+| \`filterKeysMax\` | attributes of a filter | ${count(t.filterKeysMax)} | \`filter\` | ${definition} |
+| \`waiting\` | deliveries of a subscription that wait | ${count(waiting)} | \`waiting\` | ${error('QUEUE_FULL')} |
+| \`attempts\` | deliveries of a message | ${attempts}; 1 to 100 | \`retry.attempts\` | it is dead |
+| \`pushes\` | pushes of a subscription at once | ${count(pushes)} | \`concurrency\` | the delivery waits |`;
 }
 
 function scheduleRows(): string {

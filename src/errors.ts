@@ -71,6 +71,27 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     title: 'A middleware failed',
     remedy: 'Correct the middleware named; the function itself may be well.',
   },
+  ACK_ID_INVALID: {
+    status: 422,
+    title: 'Not an ack id',
+    remedy: 'Send the `ackId` of a message that this subscription gave.',
+  },
+  ACK_ID_STALE: {
+    status: 409,
+    title: 'Not held any more',
+    remedy:
+      'Nothing to do: the message is delivered again, or was settled before. Extend what takes longer.',
+  },
+  DEAD_LETTER_NOT_FOUND: {
+    status: 404,
+    title: 'No such dead letter',
+    remedy: 'See `fnway topics dead-letters list`; they go after FNWAY_DEAD_JOBS_KEPT.',
+  },
+  MESSAGE_INVALID: {
+    status: 422,
+    title: 'Invalid message',
+    remedy: 'Correct what `issues` names; see docs/guides/topics.md.',
+  },
   RESOURCE_NOT_FOUND: {
     status: 404,
     title: 'No such resource',

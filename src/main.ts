@@ -6,10 +6,9 @@ import { chmodSync, copyFileSync, existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Masks } from './auth/masks.ts';
-import { openSealer, type Sealer } from './auth/seal.ts';
+import { openSealer } from './auth/seal.ts';
 import { openSecretFile } from './auth/secret-file.ts';
 import { openAdminToken } from './auth/token.ts';
-import type { BlobStore } from './blob/blob.ts';
 import { openFileBlobs } from './blob/file.ts';
 import { createBuilder } from './build/build.ts';
 import { findEsbuild, findTools, isReachableByAll } from './build/find-tools.ts';
@@ -18,7 +17,7 @@ import { type Config, systemPath } from './config.ts';
 import { openDataDirectory, uidRangeOf } from './data-directory.ts';
 import { Functions } from './deploy/functions.ts';
 import { refuseMissing } from './deploy/references.ts';
-import { type FunctionEntry, Registry } from './deploy/registry.ts';
+import { Registry } from './deploy/registry.ts';
 import { Resources } from './deploy/resources.ts';
 import { Secrets } from './deploy/secrets.ts';
 import { Sources } from './deploy/sources.ts';
@@ -35,10 +34,9 @@ import { GatewayError } from './errors.ts';
 import { Accept } from './gateway/accept.ts';
 import { createDataPlane } from './gateway/data-plane.ts';
 import { registerGauges } from './gateway/gauges.ts';
-import { queuedFunctionOf } from './gateway/queued-function.ts';
 import { createServer } from './gateway/server.ts';
-import { newSecret, random } from './ids.ts';
-import { type CallSignal, compose, type Invoke, type Version } from './invoke/invoke.ts';
+import { newSecret } from './ids.ts';
+import { type CallSignal, compose } from './invoke/invoke.ts';
 import { bodies } from './invoke/middleware/bodies.ts';
 import { concurrency } from './invoke/middleware/concurrency.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
@@ -49,19 +47,14 @@ import { loadMiddleware, userMiddleware } from './invoke/middleware/users.ts';
 import { Schemas, validatesInput, validation } from './invoke/middleware/validation.ts';
 import { Pool } from './invoke/pool.ts';
 import { type Log, stderrLog } from './log.ts';
-import { Callbacks, signingKeyOf } from './queue/callbacks.ts';
-import { Calls } from './queue/calls.ts';
-import { Outbound } from './queue/outbound.ts';
-import { Payloads } from './queue/payloads.ts';
-import { Queue } from './queue/queue.ts';
+import { createQueue } from './main-jobs.ts';
+import { signingKeyOf } from './queue/callbacks.ts';
 import { Slots } from './slots.ts';
 import { createSqliteRecords } from './store/records/sqlite.ts';
 import { openSqliteStore } from './store/sqlite/sqlite.ts';
-import type { Store } from './store/store.ts';
 import { Metrics } from './telemetry/metrics.ts';
 import { OutputLog } from './telemetry/output.ts';
 import { TimerWheel } from './timer-wheel.ts';
-import { Schedules } from './trigger/schedules.ts';
 
 export interface Gateway {
   /** Listens, unless it is to run without HTTP: then there is no address. Resolves when calls are answered. */
@@ -242,16 +235,9 @@ async function build(
   });
 
   const queue = createQueue(config, {
-    ...{ store, sealer, registry, invoke, masks, clock, log },
+    ...{ store, sealer, registry, resources, invoke, masks, clock, log },
     payloads: openFileBlobs(inData('payloads')),
     pinned: (entry, number) => functions.pinned(entry, number),
-  });
-  const schedules = new Schedules({
-    ...{ resources, store: store.schedules, queue: queue.queue, calls: queue.calls, clock, log },
-    functionOf(namespace, name) {
-      const entry = registry.get(namespace, name);
-      return entry && queuedFunctionOf(entry);
-    },
   });
   const inFlight = new Slots<CallSignal>();
   let state: 'new' | 'ready' | 'stopping' = 'new';
@@ -284,7 +270,8 @@ async function build(
       ...{ functions, versions, sources, registry, pool, output, records, invoke },
       ...{ queue: queue.queue, calls: queue.calls },
       signingKeyOf: functionId => signingKeyOf(functionId, sealer),
-      ...{ secrets: secretValues, resources, schedules },
+      ...{ secrets: secretValues, resources, schedules: queue.schedules },
+      ...{ topics: queue.topics, pull: queue.pull, deadLetters: queue.deadLetters },
       runtimes: tools.runtimes,
       adminToken,
       clock,
@@ -293,7 +280,7 @@ async function build(
     isReady: () => state === 'ready',
   });
   registerGauges(metrics, {
-    ...{ pool, registry, records, queue: queue.queue },
+    ...{ pool, registry, resources, records, queue: queue.queue },
     warmSizes: () => processes.warmSizes(),
   });
 
@@ -305,7 +292,7 @@ async function build(
         signal.abort(new GatewayError('GATEWAY_STOPPING', 'the gateway is stopping'));
     });
     const built = versions.close();
-    const emptied = schedules.stop().then(() => queue.queue.stop(limits.drainMsMax));
+    const emptied = queue.stop(limits.drainMsMax);
     // Each is tried, whatever became of the one before: nothing may go on running, or stay locked.
     const steps: Array<() => unknown> = [
       () => server.close(limits.drainMsMax + 1000),
@@ -342,7 +329,6 @@ async function build(
       // What the gateway before left running has been ended with its keeper: nobody holds a lease. Before anything can be
       // accepted, whose lease, or whose blob, would be taken for one that is left over.
       await queue.start();
-      await schedules.start();
       const { url } = config.http ? await server.listen() : { url: undefined };
       await versions.resume();
       state = 'ready';
@@ -353,64 +339,6 @@ async function build(
     stop() {
       stopped ??= stop();
       return stopped;
-    },
-  };
-}
-
-/** The queue, what its jobs do, and what they carry. */
-function createQueue(
-  config: Config,
-  parts: {
-    store: Store;
-    payloads: BlobStore;
-    sealer: Sealer;
-    registry: Registry;
-    invoke: Invoke;
-    masks: Masks;
-    pinned(entry: FunctionEntry, number: number): Promise<Version>;
-    clock: Clock;
-    log: Log;
-  },
-) {
-  const { store, sealer, registry, invoke, masks, pinned, clock, log } = parts;
-  const payloads = new Payloads({ sealer, blobs: parts.payloads });
-  const outbound = new Outbound({ allowPrivate: config.allowPrivateCallbacks, clock });
-  const entryOf = (functionId: string) => registry.byId(functionId);
-  const callbacks = new Callbacks({
-    ...{ payloads, outbound, clock, log, random },
-    signingKeyOf: functionId => signingKeyOf(functionId, sealer),
-  });
-  const { ended, dead } = config.jobsKeptMs;
-  const queue = new Queue({
-    jobs: store.jobs,
-    run: (job, signal) => (job.kind === 'call' ? calls : callbacks).run(job, signal),
-    removeBlobs: blobs => payloads.remove(blobs),
-    ...{ clock, log, keptMs: { ended, dead }, isAlone: true },
-  });
-  const calls = new Calls({
-    ...{ queue, payloads, invoke, clock, log, random },
-    async versionOf(functionId, head) {
-      const entry = entryOf(functionId);
-      if (entry === undefined)
-        throw new GatewayError('FUNCTION_NOT_FOUND', `${head.name} has been removed`);
-      if (head.version !== undefined) return pinned(entry, head.version);
-      const version = entry.split?.choose(head.headers) ?? entry.active;
-      if (version !== undefined) return version;
-      throw new GatewayError('VERSION_NOT_READY', `no version of ${head.name} is ready yet`);
-    },
-    functionOf(functionId) {
-      const entry = entryOf(functionId);
-      return entry && queuedFunctionOf(entry);
-    },
-    hide: (functionId, failure) => masks.hideIn(functionId, failure),
-    following: end => callbacks.following(end),
-    resultBytesMax: config.limits.bufferedBodyBytesMax,
-  });
-  return {
-    ...{ queue, calls, outbound },
-    async start() {
-      await payloads.removeAllBut(await store.jobs.blobs());
-      await queue.start();
     },
   };
 }

@@ -32,7 +32,8 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'waist', matches: /^src\/invoke\/invoke\.ts$/ },
   {
     name: 'ports',
-    matches: /^src\/(?:store\/(?:store|records|jobs|schedules|messages)|blob\/blob|driver\/driver)\.ts$/,
+    matches:
+      /^src\/(?:store\/(?:store|records|jobs|schedules|messages)|blob\/blob|driver\/driver)\.ts$/,
   },
   { name: 'telemetry', matches: /^src\/telemetry\// },
   { name: 'link', matches: /^src\/link\// },
@@ -43,6 +44,7 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   { name: 'queue', matches: /^src\/queue\// },
   { name: 'trigger', matches: /^src\/trigger\// },
   { name: 'gateway', matches: /^src\/gateway\// },
+  { name: 'jobs', matches: /^src\/main-jobs\.ts$/ },
   { name: 'main', matches: /^src\/main\.ts$/ },
   { name: 'testing', matches: /^src\/testing\// },
   { name: 'cli', matches: /^src\/(?:cli\/|index\.ts)/ },

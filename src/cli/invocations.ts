@@ -132,7 +132,7 @@ function failureLine({ kind, code, reason, type, message }: InvocationFailure): 
   return `${kind} ${reason ?? code}: ${name}${message.split('\n')[0]}`;
 }
 
-function attemptLine(attempt: AttemptView): string {
+export function attemptLine(attempt: AttemptView): string {
   const { number, startedAt, durationMs, status, version, failure, givenBack } = attempt;
   const what = failure === undefined ? '' : `  ${shortened(failureLine(failure), 80)}`;
   const by = version === undefined ? '' : `  v${version}`;

@@ -22,6 +22,7 @@ import { addScheduleCommands } from './schedules.ts';
 import { addSecretCommands } from './secrets.ts';
 import { addServeCommand } from './serve.ts';
 import { addTokenCommands } from './token.ts';
+import { addTopicCommands } from './topics.ts';
 import { addTrafficCommand } from './traffic.ts';
 import { addUpCommand } from './up.ts';
 import { addVersionCommands } from './versions.ts';
@@ -41,6 +42,7 @@ const groups = [
   { heading: 'Functions:', add: addTokenCommands },
   { heading: 'Functions:', add: addSecretCommands },
   { heading: 'Triggers:', add: addScheduleCommands },
+  { heading: 'Triggers:', add: addTopicCommands },
 ] as const;
 
 function buildProgram(contextOf: (command: Command) => Context, words: readonly string[]): Command {

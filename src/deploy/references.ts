@@ -1,4 +1,5 @@
 /** What resources name: functions and other resources of their namespace, which must be there. */
+import type { SubscriptionDefinition } from '../../client/api.ts';
 import { resourceRules } from '../domain/resource.ts';
 import { GatewayError } from '../errors.ts';
 import type { Registry } from './registry.ts';
@@ -10,9 +11,9 @@ export function refuseMissing({
   resources,
 }: {
   registry: Pick<Registry, 'get'>;
-  resources: Pick<Resources, 'get'>;
+  resources: Pick<Resources, 'get' | 'all'>;
 }): Check {
-  return ({ kind, namespace, definition }) => {
+  return ({ kind, namespace, name, definition }) => {
     const issues = resourceRules[kind]
       .names(definition as never)
       .filter(({ kind, name }) =>
@@ -24,10 +25,45 @@ export function refuseMissing({
         path: key,
         message: `there is no ${kind} ${name} in the namespace ${namespace}`,
       }));
+    const loop =
+      kind === 'subscription' && deadLetterLoop(resources, { namespace, name, definition });
+    if (loop) issues.push({ path: 'deadLetter', message: `what is dead would come back: ${loop}` });
     const [first] = issues;
     if (first === undefined) return;
     const more = issues.length > 1 ? ` (and ${issues.length - 1} more)` : '';
     const detail = `${first.path}: ${first.message}${more}`;
     throw new GatewayError('DEFINITION_INVALID', detail, { issues });
   };
+}
+
+/** By way of subscriptions of dead-letter topics, as `orders → failed → orders`; undefined where it ends. */
+function deadLetterLoop(
+  resources: Pick<Resources, 'all'>,
+  given: { namespace: string; name: string; definition: unknown },
+): string | undefined {
+  const { topic, deadLetter } = given.definition as SubscriptionDefinition;
+  if (deadLetter === undefined) return undefined;
+  const others = [...resources.all('subscription')].filter(
+    ({ row }) => row.namespace === given.namespace && row.name !== given.name,
+  );
+  const nextOf = (from: string) =>
+    others.flatMap(({ definition }) =>
+      definition.topic === from && definition.deadLetter !== undefined
+        ? [definition.deadLetter]
+        : [],
+    );
+  const seen = new Set<string>();
+  for (let paths = [[deadLetter]]; paths.length > 0; ) {
+    const found = paths.find(path => path.at(-1) === topic);
+    if (found !== undefined) return [topic, ...found].join(' → ');
+    paths = paths.flatMap(path =>
+      nextOf(path.at(-1)!)
+        .filter(next => next === topic || !seen.has(next))
+        .map(next => {
+          seen.add(next);
+          return [...path, next];
+        }),
+    );
+  }
+  return undefined;
 }

@@ -1,11 +1,18 @@
 /** What manifests declare beside functions: which kinds there are, what each may say, and what it names. Pure. */
 import { z } from 'zod';
-import type { ScheduleDefinition } from '../../client/api.ts';
+import type {
+  ScheduleDefinition,
+  SubscriptionDefinition,
+  TopicDefinition,
+} from '../../client/api.ts';
 import { nameSchema } from './function.ts';
 import { scheduleSchema, timingKey } from './schedule.ts';
+import { subscriptionSchema, topicSchema } from './topic.ts';
 
 /** A kind by its definition. */
 export interface Definitions {
+  topic: TopicDefinition;
+  subscription: SubscriptionDefinition;
   schedule: ScheduleDefinition;
 }
 export type ResourceKind = keyof Definitions;
@@ -25,6 +32,28 @@ export interface ResourceRules<D> {
 
 /** In the order in which they are made; they are removed the other way round. */
 export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>> } = {
+  topic: {
+    plural: 'topics',
+    idPrefix: 'top',
+    schema: topicSchema,
+    names: () => [],
+    beginsAnew: () => false,
+  },
+  subscription: {
+    plural: 'subscriptions',
+    idPrefix: 'sub',
+    schema: subscriptionSchema,
+    names: ({ topic, function: called, deadLetter }) => [
+      { kind: 'topic', name: topic, key: 'topic' },
+      ...(called === undefined
+        ? []
+        : [{ kind: 'function' as const, name: called, key: 'function' }]),
+      ...(deadLetter === undefined
+        ? []
+        : [{ kind: 'topic' as const, name: deadLetter, key: 'deadLetter' }]),
+    ],
+    beginsAnew: (before, after) => before.topic !== after.topic,
+  },
   schedule: {
     plural: 'schedules',
     idPrefix: 'sch',

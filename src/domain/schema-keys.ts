@@ -5,8 +5,13 @@ import type { z } from 'zod';
 /** The keys that an object of the schema may have at a path. */
 export function keysAt(schema: z.ZodType, path: readonly PropertyKey[]): string[] {
   let current: unknown = schema;
-  for (const step of path) current = shapeOf(current)?.[String(step)];
+  for (const step of path) current = shapeOf(current)?.[String(step)] ?? elementOf(current);
   return Object.keys(shapeOf(current) ?? {});
+}
+
+/** Of a list. */
+function elementOf(schema: unknown): unknown {
+  return (schema as { element?: unknown } | undefined)?.element;
 }
 
 function shapeOf(schema: unknown): Record<string, unknown> | undefined {

@@ -11,7 +11,6 @@ import type { Resources } from '../deploy/resources.ts';
 import type { Secrets } from '../deploy/secrets.ts';
 import type { Sources } from '../deploy/sources.ts';
 import type { Versions } from '../deploy/versions.ts';
-import { firstJsonError } from '../domain/json-error.ts';
 import type { Runtime } from '../domain/runtime.ts';
 import { GatewayError, isGatewayError, toProblem } from '../errors.ts';
 import { newId } from '../ids.ts';
@@ -22,8 +21,13 @@ import type { Calls } from '../queue/calls.ts';
 import type { Queue } from '../queue/queue.ts';
 import type { RecordStore } from '../store/records.ts';
 import type { OutputLog } from '../telemetry/output.ts';
+import type { DeadLetters } from '../trigger/dead-letters.ts';
+import type { Pull } from '../trigger/pull.ts';
 import type { Schedules } from '../trigger/schedules.ts';
+import type { Topics } from '../trigger/topics.ts';
+import { malformedJson } from './malformed-json.ts';
 import { openApi } from './openapi.ts';
+import { deadLetterRoutes } from './routes/dead-letters.ts';
 import { functionRoutes } from './routes/functions.ts';
 import { invocationRoutes } from './routes/invocations.ts';
 import { jobRoutes } from './routes/jobs.ts';
@@ -32,6 +36,7 @@ import { resourceRoutes } from './routes/resources.ts';
 import { scheduleRoutes } from './routes/schedules.ts';
 import { secretRoutes } from './routes/secrets.ts';
 import { sourceRoutes } from './routes/sources.ts';
+import { subscriptionRoutes, topicRoutes } from './routes/topics.ts';
 import { runtimeView } from './views.ts';
 
 export interface ControlPlaneOptions {
@@ -45,6 +50,9 @@ export interface ControlPlaneOptions {
   secrets: Secrets;
   resources: Resources;
   schedules: Schedules;
+  topics: Topics;
+  pull: Pull;
+  deadLetters: DeadLetters;
   invoke: Invoke;
   queue: Queue;
   calls: Calls;
@@ -67,6 +75,7 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     genReqId: () => newId('req', options.clock.now()),
     routerOptions: { maxParamLength: 200, ignoreTrailingSlash: true },
     exposeHeadRoutes: false,
+    rewriteUrl,
     forceCloseConnections: true,
     // A path that cannot be decoded: answered as all others are, after the token was asked for.
     frameworkErrors: (error, request, reply) => {
@@ -89,6 +98,11 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
     { parseAs: 'buffer', bodyLimit: controlLimits.sourceBytesMax },
     (_request, body, done) => done(null, body),
   );
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body, done) => {
+    if (request.routeOptions.config.takesBytes) return done(null, body);
+    const detail = 'this route takes application/json, or application/gzip for a source';
+    done(new GatewayError('MEDIA_TYPE_UNSUPPORTED', detail));
+  });
   app.addHook('onRequest', async request => admit(request, options.adminToken));
   // Only whoever may send a body is asked for it.
   app.addHook('preParsing', async (request, reply) => {
@@ -108,8 +122,8 @@ export async function createControlPlane(options: ControlPlaneOptions): Promise<
   app.addHook('preHandler', async request => {
     // Not a route of ours: told as such, whatever else is wrong.
     if (request.is404) return;
-    const { takesArchive, takesQuery } = request.routeOptions.config;
-    if (Buffer.isBuffer(request.body) && !takesArchive)
+    const { takesArchive, takesBytes, takesQuery } = request.routeOptions.config;
+    if (Buffer.isBuffer(request.body) && !takesArchive && !takesBytes)
       throw new GatewayError('MEDIA_TYPE_UNSUPPORTED', 'this route takes application/json');
     const [unknown] = takesQuery ? [] : Object.keys(request.query as object);
     if (unknown !== undefined) {
@@ -132,6 +146,9 @@ function addRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
   secretRoutes(app, options);
   resourceRoutes(app, options);
   scheduleRoutes(app, options);
+  topicRoutes(app, options);
+  subscriptionRoutes(app, options);
+  deadLetterRoutes(app, options);
   sourceRoutes(app, options);
   app.get('/v1/runtimes', async () => ({
     items: [...options.runtimes.values()].map(runtimeView),
@@ -152,11 +169,18 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /** Has a schema of its own for its query. */
     takesQuery?: boolean;
-    /** Its body is bytes. */
+    /** Its body is a source, as bytes. */
     takesArchive?: boolean;
+    /** Its body is whatever comes, as bytes. */
+    takesBytes?: boolean;
     /** It has no use for a body. */
     takesNothing?: boolean;
   }
+}
+
+/** `topics/orders:publish`, as Pub/Sub has it, is `topics/orders/publish`. */
+function rewriteUrl({ url = '/' }: { url?: string }): string {
+  return url.replace(/^(\/v1\/[^?]*\/(?:topics|subscriptions)\/[^/?:]+):([a-z]+)(?=$|\?)/, '$1/$2');
 }
 
 function admit(request: FastifyRequest, adminToken: string): void {
@@ -173,6 +197,7 @@ function parseJson(
   body: string | Buffer,
   done: (error: Error | null, value?: unknown) => void,
 ): void {
+  if (request.routeOptions.config.takesBytes) return done(null, Buffer.from(body));
   // Many clients name a type also when they send nothing.
   if (body === '' && request.routeOptions.config.takesNothing) return done(null, undefined);
   try {
@@ -180,19 +205,6 @@ function parseJson(
   } catch {
     done(malformedJson(String(body)));
   }
-}
-
-/** V8 names no position for most mistakes; people want line and column. */
-function malformedJson(text: string): GatewayError {
-  const { message, line, column } = firstJsonError(text) ?? {
-    message: 'not JSON',
-    line: 1,
-    column: 1,
-  };
-  const detail = `the body is not JSON: ${message}, at line ${line}, column ${column}`;
-  return new GatewayError('JSON_MALFORMED', detail, {
-    issues: [{ path: '', message, line, column }],
-  });
 }
 
 /** The shapes of all routes, so that a wrong method is told from a wrong path. */

@@ -1,5 +1,6 @@
 /** What `/metrics` tells of the moment: looked up when it is asked for. */
 import type { Registry } from '../deploy/registry.ts';
+import type { Resources } from '../deploy/resources.ts';
 import type { Pool } from '../invoke/pool.ts';
 import { callbackLane } from '../queue/callbacks.ts';
 import type { Queue } from '../queue/queue.ts';
@@ -11,6 +12,7 @@ interface Gauged {
   registry: Registry;
   records: RecordStore;
   queue: Queue;
+  resources: Resources;
   warmSizes(): Array<{ runtime: string; size: number }>;
 }
 
@@ -57,7 +59,7 @@ export function registerGauges(metrics: Metrics, parts: Gauged): void {
 
 function registerJobGauges(
   metrics: Metrics,
-  { queue, registry }: Pick<Gauged, 'queue' | 'registry'>,
+  { queue, registry, resources }: Pick<Gauged, 'queue' | 'registry' | 'resources'>,
 ): void {
   metrics.gauge('fnway_jobs', 'Jobs by function, kind and state, at the look before.', () =>
     queue.lanes().flatMap(({ lane, waiting, running }) => {
@@ -71,6 +73,20 @@ function registerJobGauges(
         value,
       }));
     }),
+  );
+  metrics.gauge(
+    'fnway_deliveries',
+    'Deliveries by subscription and state, at the look before.',
+    () =>
+      queue.lanes().flatMap(({ lane, waiting, running }) => {
+        const row = resources.byId(lane)?.row;
+        if (row === undefined) return [];
+        const labels = { namespace: row.namespace, subscription: row.name };
+        return Object.entries({ waiting, running }).map(([state, value]) => ({
+          labels: { ...labels, state },
+          value,
+        }));
+      }),
   );
   metrics.gauge('fnway_jobs_ended', 'Jobs that ended, by state, since the start.', () =>
     Object.entries(queue.ended).map(([state, value]) => ({ labels: { state }, value })),

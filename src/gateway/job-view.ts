@@ -1,7 +1,7 @@
 /** An async call, whatever has become of it, as the control plane tells it. */
-import type { AttemptView, InvocationView } from '../../client/api.ts';
+import type { InvocationView } from '../../client/api.ts';
 import type { CallTold } from '../queue/calls.ts';
-import type { Attempt } from '../queue/story.ts';
+import { attemptView } from '../queue/story-view.ts';
 import type { StoredJob } from '../store/jobs.ts';
 
 export function jobView(job: StoredJob, { about, attempts, result }: CallTold): InvocationView {
@@ -25,18 +25,6 @@ export function jobView(job: StoredJob, { about, attempts, result }: CallTold): 
     ...(about?.trigger !== undefined && { trigger: about.trigger.name }),
     ...(about?.label !== undefined && { label: about.label }),
     ...(failure !== undefined && state !== 'succeeded' && { failure }),
-  };
-}
-
-function attemptView(attempt: Attempt): AttemptView {
-  const { number, startedMs, tookMs, version, instance, status, failure, isGivenBack } = attempt;
-  return {
-    number,
-    ...{ startedAt: isoOf(startedMs), durationMs: tookMs, status },
-    ...(version !== undefined && { version }),
-    ...(instance !== undefined && { instance }),
-    ...(failure !== undefined && { failure }),
-    ...(isGivenBack && { givenBack: true }),
   };
 }
 

@@ -3,17 +3,27 @@ import type { z } from 'zod';
 import { type ResourceKind, resourceKinds, resourceRules } from '../domain/resource.ts';
 import type { Operation } from './openapi.ts';
 import { ref } from './openapi-views.ts';
+import { publishSchema } from './publication.ts';
+import { deadPurgeSchema, deadQuerySchema, deadRedriveSchema } from './routes/dead-letters.ts';
 import { resourceQuerySchema } from './routes/resources.ts';
 import { historyQuerySchema } from './routes/schedules.ts';
+import { ackSchema, extendSchema, pullSchema, seekSchema } from './routes/topics.ts';
 
 interface Tools {
   json(schema: Record<string, unknown>): Record<string, unknown>;
   page(name: string): Record<string, unknown>;
   queryOf(schema: z.ZodType): Record<string, unknown>;
+  toSchema(schema: z.ZodType): Record<string, unknown>;
 }
 
 export function resourceOperations(tools: Tools): Operation[] {
-  return [...resourceKinds.flatMap(kind => ofKind(kind, tools)), ...ofSchedules(tools)];
+  return [
+    ...resourceKinds.flatMap(kind => ofKind(kind, tools)),
+    ...ofSchedules(tools),
+    ...ofTopics(tools),
+    ...ofSubscriptions(tools),
+    ...ofDeadLetters(tools),
+  ];
 }
 
 const inside = '/v1/namespaces/{namespace}';
@@ -65,6 +75,89 @@ function ofSchedules({ json, page, queryOf }: Tools): Operation[] {
     {
       ...{ method: 'post', path: `${one}/run`, id: 'runSchedule' },
       ...{ summary: 'Call its function at once', status: 202, answer: json(ref('Accepted')) },
+    },
+  ];
+}
+
+function ofTopics({ json, toSchema }: Tools): Operation[] {
+  const one = `${inside}/topics/{name}`;
+  const cloudEvents = { schema: { type: 'object' } };
+  return [
+    {
+      ...{ method: 'post', path: `${one}/publish`, id: 'publish', status: 200 },
+      summary: 'Publish messages, or CloudEvents; also as `{name}:publish`',
+      body: {
+        ...json(toSchema(publishSchema)),
+        'application/cloudevents+json': cloudEvents,
+        'application/cloudevents-batch+json': { schema: { type: 'array' } },
+      },
+      answer: json(ref('Published')),
+    },
+    {
+      ...{ method: 'get', path: `${one}/tail`, id: 'tailTopic', status: 200 },
+      summary: 'Messages as they are published',
+      answer: { 'application/x-ndjson': { schema: ref('Message') } },
+    },
+  ];
+}
+
+function ofSubscriptions({ json, toSchema }: Tools): Operation[] {
+  const one = `${inside}/subscriptions/{name}`;
+  return [
+    {
+      ...{ method: 'post', path: `${one}/pull`, id: 'pull', status: 200 },
+      summary: 'Take messages of a subscription that is pulled',
+      ...{ body: json(toSchema(pullSchema)), answer: json(ref('Pulled')) },
+    },
+    {
+      ...{ method: 'post', path: `${one}/ack`, id: 'ackMessages', status: 204 },
+      ...{ summary: 'They are done with', body: json(toSchema(ackSchema)) },
+    },
+    {
+      ...{ method: 'post', path: `${one}/nack`, id: 'nackMessages', status: 204 },
+      ...{ summary: 'They come again, after the back-off', body: json(toSchema(ackSchema)) },
+    },
+    {
+      ...{ method: 'post', path: `${one}/extend`, id: 'extendMessages', status: 204 },
+      ...{ summary: 'Hold them longer', body: json(toSchema(extendSchema)) },
+    },
+    {
+      ...{ method: 'post', path: `${one}/seek`, id: 'seek', status: 200 },
+      summary: 'Deliver what was published since a time once more, and nothing older',
+      ...{ body: json(toSchema(seekSchema)), answer: json(ref('Sought')) },
+    },
+    {
+      ...{ method: 'get', path: `${one}/signing-key`, id: 'getSigningKey', status: 200 },
+      ...{ summary: 'With which what is pushed is signed', answer: json(ref('SigningKey')) },
+    },
+  ];
+}
+
+function ofDeadLetters({ json, page, queryOf, toSchema }: Tools): Operation[] {
+  const all = `${inside}/dead-letters`;
+  return [
+    {
+      ...{ method: 'get', path: all, id: 'listDeadLetters', status: 200 },
+      ...{ summary: 'What is dead, newest first', query: queryOf(deadQuerySchema) },
+      answer: json(page('DeadLetter')),
+    },
+    {
+      ...{ method: 'get', path: `${all}/causes`, id: 'listDeadCauses', status: 200 },
+      ...{ summary: 'What is dead, counted by cause', answer: json(page('DeadLetterGroup')) },
+    },
+    {
+      ...{ method: 'get', path: `${all}/{id}`, id: 'getDeadLetter', status: 200 },
+      ...{ summary: 'One, with its message and its tries', answer: json(ref('DeadLetter')) },
+    },
+    {
+      ...{ method: 'post', path: `${all}/redrive`, id: 'redriveDeadLetters', status: 200 },
+      summary: 'Accept them once more',
+      ...{ body: json(toSchema(deadRedriveSchema)), answer: json(ref('Redriven')) },
+    },
+    {
+      ...{ method: 'post', path: `${all}/purge`, id: 'purgeDeadLetters', status: 200 },
+      summary: 'Forget them',
+      ...{ body: json(toSchema(deadPurgeSchema)), answer: json(ref('Purged')) },
     },
   ];
 }

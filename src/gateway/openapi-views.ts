@@ -2,7 +2,7 @@
 import { errorCodes } from '../../client/errors.ts';
 import { severities } from '../domain/log-line.ts';
 import { callers, failureKinds, origins, recordStates } from '../domain/record.ts';
-import { jobStates } from '../store/jobs.ts';
+import { jobKinds, jobStates } from '../store/jobs.ts';
 import { slotOutcomes } from '../store/schedules.ts';
 
 export const ref = (name: string) => ({ $ref: `#/components/schemas/${name}` });
@@ -36,7 +36,53 @@ const resource = (definition: string, more: Record<string, unknown> = {}) =>
 const put = (name: string) =>
   object({ resource: ref(name), outcome: { enum: ['created', 'updated', 'unchanged'] } });
 
+const message = object(
+  {
+    ...{ data: text, attributes: stringMap, messageId: text, publishTime: text },
+    orderingKey: text,
+  },
+  ['orderingKey'],
+);
+const deadOwner = {
+  kind: { enum: [...jobKinds] },
+  subscription: text,
+  function: text,
+  cause: text,
+};
+
+const topicViews = {
+  Message: message,
+  Published: object({ messageIds: texts }),
+  Pulled: object({
+    receivedMessages: list(
+      object({ ackId: text, message: ref('Message'), deliveryAttempt: whole }, ['deliveryAttempt']),
+    ),
+  }),
+  Sought: object({ dropped: whole, added: whole }),
+  SigningKey: object({ signingKey: text }),
+  DeadLetterGroup: object({ ...deadOwner, count: whole, firstAt: text, lastAt: text }, [
+    ...['subscription', 'function'],
+  ]),
+  DeadLetter: object(
+    {
+      ...{ id: text, ...deadOwner, acceptedAt: text, endedAt: text, redriven: text },
+      ...{ attempts: list(ref('Attempt')), message: ref('Message') },
+    },
+    ['subscription', 'function', 'message', 'redriven'],
+  ),
+  Redriven: object({
+    redriven: list(object({ id: text, as: text })),
+    left: list(object({ id: text, reason: text })),
+  }),
+  Purged: object({ purged: whole }),
+};
+
 const resourceViews = {
+  ...topicViews,
+  Topic: resource('TopicDefinition'),
+  TopicPut: put('Topic'),
+  Subscription: resource('SubscriptionDefinition', { waiting: whole, running: whole }),
+  SubscriptionPut: put('Subscription'),
   Schedule: resource('ScheduleDefinition', { next: texts }),
   SchedulePut: put('Schedule'),
 };

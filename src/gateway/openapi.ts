@@ -250,7 +250,7 @@ function operations(): Operation[] {
       summary: 'Remove a secret',
       status: 204,
     },
-    ...resourceOperations({ json, page, queryOf }),
+    ...resourceOperations({ json, page, queryOf, toSchema }),
     {
       method: 'post',
       path: sourcesPath,
@@ -295,6 +295,8 @@ export function openApi(): Record<string, unknown> {
       schemas: {
         Definition: toSchema(definitionSchema),
         ScheduleDefinition: toSchema(resourceRules.schedule.schema),
+        TopicDefinition: toSchema(resourceRules.topic.schema),
+        SubscriptionDefinition: toSchema(resourceRules.subscription.schema),
         ...views,
       },
     },

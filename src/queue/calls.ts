@@ -137,7 +137,8 @@ export class Calls {
     return recent;
   }
 
-  #inputOf({ sealedInput, inputBlob }: LeasedJob | StoredJob) {
+  /** Undefined when it is gone. */
+  inputOf({ sealedInput, inputBlob }: LeasedJob | StoredJob) {
     return this.#options.payloads.open<CallHead>({ sealed: sealedInput, blob: inputBlob });
   }
 
@@ -172,7 +173,7 @@ export class Calls {
       job,
       {
         open: async () => {
-          input = this.#recall(job.id) ?? (await this.#inputOf(job).catch(() => undefined));
+          input = this.#recall(job.id) ?? (await this.inputOf(job).catch(() => undefined));
           if (input === undefined)
             throw new GatewayError('JOB_LOST', 'the input of the job is gone, or damaged');
         },
@@ -245,7 +246,7 @@ export class Calls {
     const result = await this.resultOf(job).catch(() => undefined);
     let about = result?.head.about;
     if (about === undefined) {
-      const input = await this.#inputOf(job).catch(() => undefined);
+      const input = await this.inputOf(job).catch(() => undefined);
       about = input && aboutOf(input.head);
     }
     const attempts = result?.head.attempts ?? this.#storyOf(job).attempts;
@@ -259,7 +260,7 @@ export class Calls {
     version?: number,
   ): Promise<{ id: string } | undefined> {
     const { priority, id: parent } = job;
-    const input = await this.#inputOf(job);
+    const input = await this.inputOf(job);
     if (input === undefined) return undefined;
     const { version: _, dueMs: __, ...head } = input.head;
     return this.submit({

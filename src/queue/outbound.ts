@@ -20,6 +20,13 @@ export interface OutboundAnswer {
   retryAfter: string | undefined;
 }
 
+export interface OutboundRequest {
+  headers: Record<string, string>;
+  body: Uint8Array;
+  /** Until the answer's head is there. */
+  answerMsMax?: number;
+}
+
 export interface OutboundOptions {
   /** No address is refused. */
   allowPrivate: boolean;
@@ -90,7 +97,7 @@ export class Outbound {
   /** Rejects with ADDRESS_REFUSED, with UPSTREAM_UNREACHABLE when no answer came, or with the signal's reason. */
   async post(
     url: string,
-    { headers, body }: { headers: Record<string, string>; body: Uint8Array },
+    { headers, body, answerMsMax = outboundLimits.answerMsMax }: OutboundRequest,
     signal: CallSignal,
   ): Promise<OutboundAnswer> {
     this.check(url);
@@ -111,7 +118,6 @@ export class Outbound {
         reject(signal.reason ?? asFailure(error, url));
         sent.destroy();
       };
-      const { answerMsMax } = outboundLimits;
       const late = clock.after(answerMsMax, () =>
         fail(new Error(`no answer within ${answerMsMax / 1000} s`)),
       );

@@ -12,6 +12,7 @@ import { GatewayError } from '../errors.ts';
 import { CallSignal } from '../invoke/invoke.ts';
 import type { Log } from '../log.ts';
 import type {
+  DeadCount,
   EndState,
   Enqueued,
   JobQuery,
@@ -146,6 +147,58 @@ export class Queue {
   async setRoom(lane: { id: string; runningMax: number }): Promise<void> {
     await this.#options.jobs.setRoom([lane]);
     this.#pump();
+  }
+
+  /** Forgets what waits in a lane, which nobody serves any more. */
+  async drop(lane: string): Promise<void> {
+    const { jobs, clock } = this.#options;
+    const { sweptJobsMax: limit } = queueLimits;
+    const options = { acceptedBeforeMs: Number.MAX_SAFE_INTEGER, nowMs: clock.now(), limit };
+    while ((await jobs.drop(lane, options)) === limit);
+  }
+
+  /** Lanes in which something waits or runs. */
+  async laneIds(): Promise<string[]> {
+    return (await this.#options.jobs.counts()).map(({ lane }) => lane);
+  }
+
+  dead(namespace: string): Promise<DeadCount[]> {
+    return this.#options.jobs.dead(namespace);
+  }
+
+  /** Forgets dead jobs that are like this. How many. */
+  async purge(query: Parameters<JobStore['purge']>[0]): Promise<number> {
+    const { jobs, clock, removeBlobs } = this.#options;
+    const { sweptJobsMax: limit } = queueLimits;
+    let sum = 0;
+    for (;;) {
+      const { removed, blobs } = await jobs.purge(query, { nowMs: clock.now(), limit });
+      await removeBlobs(blobs);
+      sum += removed;
+      if (removed < limit) return sum;
+    }
+  }
+
+  /** For those who lease jobs of a lane by its name, and run them elsewhere. */
+  async claim(lane: string, options: { limit: number; leaseMs: number }): Promise<LeasedJob[]> {
+    const { jobs, clock } = this.#options;
+    return (await jobs.claim({ ...options, nowMs: clock.now(), lane })).jobs;
+  }
+
+  extend(leases: ReadonlyArray<{ id: string; lease: number }>, ms: number): Promise<boolean[]> {
+    return this.#options.jobs.extend(leases, this.#options.clock.now() + ms);
+  }
+
+  async settle(settlements: Settlement[]): Promise<Array<'settled' | 'lost'>> {
+    const outcomes = await this.#options.jobs.settle(settlements);
+    for (const [i, { id, outcome }] of settlements.entries()) {
+      if (outcomes[i] !== 'settled' || outcome.kind !== 'end') continue;
+      this.ended[outcome.state]++;
+      this.#waiters.done(id);
+    }
+    // What comes behind it, or with it, may be for everybody.
+    this.look();
+    return outcomes;
   }
 
   find(id: string): Promise<StoredJob | undefined> {

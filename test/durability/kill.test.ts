@@ -4,69 +4,17 @@
  * moments, and a start on the same directory. FNWAY_TEST_KILLS=100 kills more often, FNWAY_TEST_SEED=7 at other moments.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { createClient } from '../../client/client.ts';
+import type { Client } from '../../client/client.ts';
+import { randomOf } from './seeds.ts';
+import { serveHere } from './serve.ts';
 
-const cli = join(import.meta.dirname, '../../src/cli/cli.ts');
 const kills = Number(process.env.FNWAY_TEST_KILLS ?? 20);
 const callers = 12;
 
-let seed = Number(process.env.FNWAY_TEST_SEED ?? 1);
-/** A linear congruence: moments that can be had again, as far as a machine lets them. */
-function random(): number {
-  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return seed / 4_294_967_296;
-}
-
-const root = mkdtempSync(join(tmpdir(), 'fnway-durability-'));
-chmodSync(root, 0o755);
-const data = join(root, 'data');
-const written = join(root, 'tries');
-mkdirSync(written);
-chmodSync(written, 0o777);
-const triesFile = join(written, 'log');
-writeFileSync(triesFile, '');
-chmodSync(triesFile, 0o666);
-
-let child: ChildProcess | undefined;
-after(() => {
-  child?.kill('SIGKILL');
-  rmSync(root, { recursive: true, force: true });
-});
-
-async function serve(): Promise<string> {
-  const started = spawn(
-    process.execPath,
-    [cli, 'serve', '--data', data, '--port', '0', '--log-level', 'warn'],
-    { stdio: ['ignore', 'pipe', 'pipe'], env: { PATH: process.env.PATH, FNWAY_WARM: '1' } },
-  );
-  child = started;
-  let text = '';
-  for (const stream of [started.stdout, started.stderr])
-    stream!.on('data', chunk => {
-      text += chunk;
-    });
-  for (let waitedMs = 0; waitedMs < 20_000 && started.exitCode === null; waitedMs += 10) {
-    const url = /http:\/\/127\.0\.0\.1:\d+/.exec(text)?.[0];
-    if (url !== undefined) return url;
-    await sleep(10);
-  }
-  throw new Error(`the gateway did not start:\n${text}`);
-}
-
-async function kill(): Promise<void> {
-  child!.kill('SIGKILL');
-  await once(child!, 'exit');
-}
-
-const clientOf = (url: string) =>
-  createClient({ url, token: readFileSync(join(data, 'admin.token'), 'utf8').trim() });
+const random = randomOf(Number(process.env.FNWAY_TEST_SEED ?? 1));
+const served = serveHere();
 
 /** Writes down each try before it does anything. `flaky` fails a third of them. */
 const code = `import { appendFileSync } from 'node:fs';
@@ -80,8 +28,7 @@ export default async (request) => {
   return new Response(body);
 };`;
 
-async function deployAll(url: string): Promise<void> {
-  const client = clientOf(url);
+async function deployAll(client: Client): Promise<void> {
   const retries = { attempts: 50, minDelay: '5ms', maxDelay: '50ms' };
   for (const name of ['steady', 'flaky']) {
     const { function: view } = await client.putFunction(
@@ -90,7 +37,7 @@ async function deployAll(url: string): Promise<void> {
         runtime: 'node',
         auth: 'none',
         source: { files: { 'handler.mjs': code } },
-        env: { TRIES: triesFile, NAME: name },
+        env: { TRIES: served.log, NAME: name },
         retry: retries,
         // What a kill meets three times is lost for good: few at a time.
         queue: { concurrency: 4 },
@@ -124,8 +71,8 @@ async function callOn(url: string, accepted: Map<string, string>, isOver: () => 
 }
 
 /** Slot by slot, the invocation that it has brought. */
-async function noteSlots(url: string, slots: Map<string, string>): Promise<void> {
-  const { items } = await clientOf(url).listSlots('secondly');
+async function noteSlots(client: Client, slots: Map<string, string>): Promise<void> {
+  const { items } = await client.listSlots('secondly');
   for (const { at, outcome, invocation } of items) {
     assert.equal(outcome, 'fired', at);
     assert.equal(slots.get(at) ?? invocation, invocation, `slot ${at} has brought two`);
@@ -133,11 +80,11 @@ async function noteSlots(url: string, slots: Map<string, string>): Promise<void>
   }
 }
 
-async function waitForSlot(url: string, slots: Map<string, string>): Promise<void> {
+async function waitForSlot(client: Client, slots: Map<string, string>): Promise<void> {
   const nowText = new Date().toISOString();
   for (let i = 0; i < 200 && [...slots.keys()].every(at => at < nowText); i++) {
     await sleep(50);
-    await noteSlots(url, slots);
+    await noteSlots(client, slots);
   }
 }
 
@@ -155,20 +102,20 @@ function checkSlots(slots: Map<string, string>): void {
 test(`${kills} times kill -9 while jobs are accepted and run`, { timeout: 600_000 }, async t => {
   const accepted = new Map<string, string>();
   const slots = new Map<string, string>();
-  let url = await serve();
-  await deployAll(url);
+  let client = await served.start();
+  await deployAll(client);
   for (let n = 0; n < kills; n++) {
     let isOver = false;
+    const { url } = client;
     const calling = Array.from({ length: callers }, () => callOn(url, accepted, () => isOver));
     await sleep(50 + random() * 400);
-    await kill();
+    await served.kill();
     isOver = true;
     await Promise.all(calling);
-    url = await serve();
-    await noteSlots(url, slots);
+    client = await served.start();
+    await noteSlots(client, slots);
   }
-  const client = clientOf(url);
-  await waitForSlot(url, slots);
+  await waitForSlot(client, slots);
   checkSlots(slots);
   const ended = new Map<string, string>();
   for (const id of accepted.keys()) {
@@ -183,7 +130,7 @@ test(`${kills} times kill -9 while jobs are accepted and run`, { timeout: 600_00
   }
   assert.ok(unlucky.length < accepted.size / 20, `${unlucky.length} of ${accepted.size}`);
   const tries = new Map<string, number>();
-  for (const line of readFileSync(triesFile, 'utf8').trimEnd().split('\n')) {
+  for (const line of served.lines()) {
     const [id] = line.split(' ');
     tries.set(id!, (tries.get(id!) ?? 0) + 1);
   }
@@ -200,7 +147,5 @@ test(`${kills} times kill -9 while jobs are accepted and run`, { timeout: 600_00
   t.diagnostic(
     `${accepted.size} accepted, ${sum} tries, ${unlucky.length} lost too often, ${slots.size} slots`,
   );
-  child!.kill('SIGTERM');
-  await once(child!, 'exit');
-  assert.equal(child!.exitCode, 0);
+  assert.equal(await served.stop(), 0);
 });

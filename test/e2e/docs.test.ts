@@ -75,6 +75,19 @@ test('the commands of docs/guides/debug-a-failure.md show each step', async () =
   assert.match(metrics!, /function="fail",reason="threw"\} 1/);
 });
 
+test(
+  'the commands of docs/guides/topics.md deliver, and drive what died again',
+  limit,
+  async () => {
+    const [published, dead] = await outputsOf('docs/guides/topics.md');
+    assert.match(published!, /^msg_\w+$/m);
+    assert.match(published!, /^orders-bill +orders +bill +\d+ +\d+ +orders-failed$/m);
+    assert.match(published!, /kind=new\n\{"order": 1\}/);
+    assert.match(dead!, /^subscription returns-never +exit +1 /m);
+    assert.match(dead!, /^inv_\w+ {2}as inv_\w+$/m);
+  },
+);
+
 test('the commands of docs/guides/schedules.md list, run and pause', limit, async () => {
   const [listed, run] = await outputsOf('docs/guides/schedules.md');
   assert.match(listed!, /^daily +report +every 1d from 2021-01-01T04:00:00\.000Z/m);

@@ -50,7 +50,7 @@ const idSchema = namespaceSchema.extend({ id: z.string().max(30) });
 const replaySchema = z.strictObject({ version: z.int().min(1).max(999_999_999).optional() });
 
 export function invocationRoutes(app: FastifyInstance, options: ControlPlaneOptions): void {
-  const { records, registry, clock, queue, calls } = options;
+  const { records, registry, clock, queue, calls, deadLetters } = options;
   const base = '/v1/namespaces/:namespace/invocations';
 
   async function find(params: unknown): Promise<InvocationRecord> {
@@ -83,6 +83,8 @@ export function invocationRoutes(app: FastifyInstance, options: ControlPlaneOpti
     const job = await queue.waitFor(id, wait ?? 0);
     if (job?.namespace === namespace && job.kind === 'call')
       return jobView(job, await calls.tell(job));
+    if (job?.namespace === namespace && job.kind === 'delivery')
+      return jobView(job, deadLetters.tell(job));
     return invocationView(await find(request.params));
   });
 

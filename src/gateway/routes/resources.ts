@@ -94,7 +94,7 @@ function ownerOf(body: unknown): { project: string | undefined } & Record<string
 
 export function resourceView<K extends ResourceKind>(
   resource: Resource<K>,
-  { schedules }: Pick<ControlPlaneOptions, 'schedules'>,
+  { schedules, queue }: Pick<ControlPlaneOptions, 'schedules' | 'queue'>,
 ): ResourceView {
   const { row, definition, project } = resource;
   const { id, namespace, name, isPaused, revision, createdMs, updatedMs } = row;
@@ -104,7 +104,13 @@ export function resourceView<K extends ResourceKind>(
     ...{ paused: isPaused, revision },
     ...{ createdAt: isoOf(createdMs), updatedAt: isoOf(updatedMs) },
     ...(isOf(resource, 'schedule') && { next: schedules.next(resource).map(isoOf) }),
+    ...(isOf(resource, 'subscription') && laneCounts(queue, id)),
   };
+}
+
+function laneCounts(queue: ControlPlaneOptions['queue'], id: string) {
+  const { waiting = 0, running = 0 } = queue.lanes().find(({ lane }) => lane === id) ?? {};
+  return { waiting, running };
 }
 
 function isOf<K extends ResourceKind>(resource: Resource, kind: K): resource is Resource<K> {

@@ -62,6 +62,15 @@ export function prepareJobs(db: SqliteConnection['db']) {
       WHERE id = ? AND state = ${running} AND lease = ?`),
     again: sql(`UPDATE jobs SET state = ?, due_ms = ?, attempts = ?,
       sealed_story = coalesce(?, sealed_story) WHERE seq = ?`),
+    ...prepareEnds(sql),
+  };
+}
+
+type Prepare = (text: string) => StatementSync;
+
+/** Of what has ended, and of what both know. */
+function prepareEnds(sql: Prepare) {
+  return {
     end: sql(`INSERT INTO ended (state, ended_ms, attempts, sealed_story, sealed_input, input_blob, message,
         status, cause, sealed_result, result_blob,
         id, kind, namespace, function_id, lane, priority, accepted_ms, order_key, parent, lost)
@@ -85,8 +94,6 @@ export function prepareJobs(db: SqliteConnection['db']) {
       UNION SELECT blob FROM messages WHERE blob IS NOT NULL`),
   };
 }
-
-type Prepare = (text: string) => StatementSync;
 
 function prepareMessages(sql: Prepare) {
   return {
