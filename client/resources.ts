@@ -8,6 +8,7 @@ import type {
   SlotView,
   SubscriptionView,
   TopicDefinition,
+  WebhookView,
 } from './api.ts';
 import type { ReadOptions, ResourceListOptions } from './options.ts';
 import { queryOf, type Wire } from './wire.ts';
@@ -17,6 +18,7 @@ export interface ResourceViews {
   topics: ResourceView<TopicDefinition>;
   subscriptions: SubscriptionView;
   schedules: ScheduleView;
+  webhooks: WebhookView;
 }
 
 export interface ResourceClient<V> {

@@ -36,6 +36,8 @@ const causes: Record<(typeof errorCodes)[number], string> = {
     'A route named a dead letter that is not there (any more), or is not dead.',
   MESSAGE_INVALID:
     'What is published is no message or CloudEvent, or is over a limit; `issues` has the path. Nothing of it was published.',
+  WEBHOOK_PAUSED:
+    'Something was posted, rightly signed, to a webhook that is paused. Senders try again later.',
   RESOURCE_NOT_FOUND:
     'A route, or another definition, named a topic, a subscription, a schedule, a webhook or a bucket that the namespace does not have.',
   RESOURCE_EXISTS: 'A topic, schedule or the like of that name belongs to another project.',

@@ -16,17 +16,18 @@ import { onTimeMs, scheduleLimits } from '../src/domain/schedule.ts';
 import { maskedCharsMin, secretLimits } from '../src/domain/secret.ts';
 import { subscriptionDefaults, topicLimits } from '../src/domain/topic.ts';
 import { trafficLimits } from '../src/domain/traffic.ts';
+import { webhookLimits } from '../src/domain/webhook.ts';
 import { crashLinesMax } from '../src/driver/process/link-instance.ts';
 import { memoryCheckMs } from '../src/driver/process/memory.ts';
 import { readRuntimes } from '../src/driver/process/runtimes.ts';
 import { errorKinds } from '../src/errors.ts';
-import { acceptingBytesMax } from '../src/gateway/accept.ts';
 import { callbackUrlCharsMax } from '../src/gateway/async-headers.ts';
 import { controlLimits } from '../src/gateway/control-plane.ts';
 import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
 import { listQuerySchema } from '../src/gateway/routes/functions.ts';
 import { waitMsMax } from '../src/gateway/routes/jobs.ts';
 import { publicationBytesMax } from '../src/gateway/routes/topics.ts';
+import { acceptingBytesMax } from '../src/gateway/whole-bodies.ts';
 import { schemaBytesMax } from '../src/invoke/json-schema.ts';
 import { gatheredBytesMax } from '../src/invoke/middleware/gather.ts';
 import { returnMsMax } from '../src/invoke/pool.ts';
@@ -57,6 +58,7 @@ export function limitsPage(): string {
     ['Output of functions', outputRows()],
     ['Async calls and jobs', jobRows()],
     ['Topics and subscriptions', topicRows()],
+    ['Webhooks', webhookRows()],
     ['Schedules', scheduleRows()],
     ['Records of calls', recordRows()],
     ['Secrets, schemas and traffic', secretRows()],
@@ -257,6 +259,16 @@ function topicRows(): string {
 | \`waiting\` | deliveries of a subscription that wait | ${count(waiting)} | \`waiting\` | ${error('QUEUE_FULL')} |
 | \`attempts\` | deliveries of a message | ${attempts}; 1 to 100 | \`retry.attempts\` | it is dead |
 | \`pushes\` | pushes of a subscription at once | ${count(pushes)} | \`concurrency\` | the delivery waits |`;
+}
+
+function webhookRows(): string {
+  const w = webhookLimits;
+  const definition = error('DEFINITION_INVALID');
+  return `\
+| \`replayWindowMsMin\`, \`replayWindowMsMax\` | age of what is signed with its time; 5 min by default | ${ms(w.replayWindowMsMin)} to ${ms(w.replayWindowMsMax)} | \`verify.window\` | ${error('UNAUTHENTICATED')} |
+| \`alertWindowMsMax\` | the same alert is the same call; 6 hours by default | 0 to ${w.alertWindowMsMax / 86_400_000} day | \`alerts.window\` | ${definition} |
+| \`parametersMax\` | parameters of an alert | ${w.parametersMax} | \`alerts.parameters\` | ${definition} |
+| \`templateCharsMax\` | one of them | ${count(w.templateCharsMax)} characters | \`alerts.parameters\` | ${definition} |`;
 }
 
 function scheduleRows(): string {

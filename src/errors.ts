@@ -92,6 +92,12 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     title: 'Invalid message',
     remedy: 'Correct what `issues` names; see docs/guides/topics.md.',
   },
+  WEBHOOK_PAUSED: {
+    status: 503,
+    title: 'The webhook is paused',
+    remedy: 'Send it again later, or resume the webhook.',
+    retryable: true,
+  },
   RESOURCE_NOT_FOUND: {
     status: 404,
     title: 'No such resource',

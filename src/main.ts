@@ -35,8 +35,10 @@ import { Accept } from './gateway/accept.ts';
 import { createDataPlane } from './gateway/data-plane.ts';
 import { registerGauges } from './gateway/gauges.ts';
 import { createServer } from './gateway/server.ts';
+import { Webhooks } from './gateway/webhooks.ts';
+import { WholeBodies } from './gateway/whole-bodies.ts';
 import { newSecret } from './ids.ts';
-import { type CallSignal, compose } from './invoke/invoke.ts';
+import { type CallSignal, compose, type Version } from './invoke/invoke.ts';
 import { bodies } from './invoke/middleware/bodies.ts';
 import { concurrency } from './invoke/middleware/concurrency.ts';
 import { deadline } from './invoke/middleware/deadline.ts';
@@ -220,7 +222,7 @@ async function build(
     codeDirectory: data.codePath,
   });
   const resources = new Resources({ store, sealer, clock });
-  resources.check = refuseMissing({ registry, resources });
+  resources.check = refuseMissing({ registry, resources, secrets: secretValues });
   const functions = new Functions({
     ...{ store, sources, versions, sealer, registry, pool },
     runtimes: tools.runtimes,
@@ -239,6 +241,8 @@ async function build(
     payloads: openFileBlobs(inData('payloads')),
     pinned: (entry, number) => functions.pinned(entry, number),
   });
+  const wholeBodies = new WholeBodies({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax });
+  const refuseInput = (version: Version, body: Uint8Array) => schemas.refuseInput(version, body);
   const inFlight = new Slots<CallSignal>();
   let state: 'new' | 'ready' | 'stopping' = 'new';
   const server = createServer({
@@ -252,11 +256,12 @@ async function build(
       registry,
       invoke,
       accept: new Accept({
-        calls: queue.calls,
-        refuseInput: (version, body) => schemas.refuseInput(version, body),
+        ...{ calls: queue.calls, refuseInput, bodies: wholeBodies, clock },
         checkCallback: url => queue.outbound.check(url),
-        bufferedBodyBytesMax: limits.bufferedBodyBytesMax,
-        clock,
+      }),
+      webhooks: new Webhooks({
+        ...{ resources, registry, calls: queue.calls, refuseInput, bodies: wholeBodies },
+        ...{ secrets: secretValues, clock, log },
       }),
       pinned: (entry, number) => functions.pinned(entry, number),
       adminToken,

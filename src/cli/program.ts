@@ -26,6 +26,7 @@ import { addTopicCommands } from './topics.ts';
 import { addTrafficCommand } from './traffic.ts';
 import { addUpCommand } from './up.ts';
 import { addVersionCommands } from './versions.ts';
+import { addWebhookCommands } from './webhooks.ts';
 
 /** The order of the help: what is used first stands first. */
 const groups = [
@@ -43,6 +44,7 @@ const groups = [
   { heading: 'Functions:', add: addSecretCommands },
   { heading: 'Triggers:', add: addScheduleCommands },
   { heading: 'Triggers:', add: addTopicCommands },
+  { heading: 'Triggers:', add: addWebhookCommands },
 ] as const;
 
 function buildProgram(contextOf: (command: Command) => Context, words: readonly string[]): Command {

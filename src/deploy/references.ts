@@ -1,26 +1,31 @@
 /** What resources name: functions and other resources of their namespace, which must be there. */
 import type { SubscriptionDefinition } from '../../client/api.ts';
-import { resourceRules } from '../domain/resource.ts';
+import { type Named, resourceRules } from '../domain/resource.ts';
 import { GatewayError } from '../errors.ts';
 import type { Registry } from './registry.ts';
 import type { Check, Resources } from './resources.ts';
+import type { Secrets } from './secrets.ts';
 
 /** Throws DEFINITION_INVALID for what is missing. */
 export function refuseMissing({
   registry,
   resources,
+  secrets,
 }: {
   registry: Pick<Registry, 'get'>;
   resources: Pick<Resources, 'get' | 'all'>;
+  secrets: Pick<Secrets, 'has'>;
 }): Check {
+  function isThere(kind: Named, namespace: string, name: string): boolean {
+    if (kind === 'function') return registry.get(namespace, name) !== undefined;
+    if (kind === 'secret') return secrets.has(namespace, name);
+    return resources.get(kind, namespace, name) !== undefined;
+  }
+
   return ({ kind, namespace, name, definition }) => {
     const issues = resourceRules[kind]
       .names(definition as never)
-      .filter(({ kind, name }) =>
-        kind === 'function'
-          ? registry.get(namespace, name) === undefined
-          : resources.get(kind, namespace, name) === undefined,
-      )
+      .filter(({ kind, name }) => !isThere(kind, namespace, name))
       .map(({ kind, name, key }) => ({
         path: key,
         message: `there is no ${kind} ${name} in the namespace ${namespace}`,

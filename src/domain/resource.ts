@@ -4,19 +4,25 @@ import type {
   ScheduleDefinition,
   SubscriptionDefinition,
   TopicDefinition,
+  WebhookDefinition,
 } from '../../client/api.ts';
 import { nameSchema } from './function.ts';
 import { scheduleSchema, timingKey } from './schedule.ts';
 import { subscriptionSchema, topicSchema } from './topic.ts';
+import { webhookSchema } from './webhook.ts';
 
 /** A kind by its definition. */
 export interface Definitions {
   topic: TopicDefinition;
   subscription: SubscriptionDefinition;
   schedule: ScheduleDefinition;
+  webhook: WebhookDefinition;
 }
 export type ResourceKind = keyof Definitions;
 export type DefinitionOf<K extends ResourceKind> = Definitions[K];
+
+/** What a definition may name. */
+export type Named = ResourceKind | 'function' | 'secret';
 
 export interface ResourceRules<D> {
   /** In manifests, paths and messages. */
@@ -25,7 +31,7 @@ export interface ResourceRules<D> {
   /** Fills defaults in: two definitions that mean the same come out alike. */
   schema: z.ZodType<D>;
   /** What must exist before it, and must not go before it. */
-  names(definition: D): Array<{ kind: ResourceKind | 'function'; name: string; key: string }>;
+  names(definition: D): Array<{ kind: Named; name: string; key: string }>;
   /** What it had come to under the old definition says nothing under the new one. */
   beginsAnew(before: D, after: D): boolean;
 }
@@ -60,6 +66,18 @@ export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>
     schema: scheduleSchema,
     names: ({ function: name }) => [{ kind: 'function', name, key: 'function' }],
     beginsAnew: (before, after) => timingKey(before) !== timingKey(after),
+  },
+  webhook: {
+    plural: 'webhooks',
+    idPrefix: 'web',
+    schema: webhookSchema,
+    names: ({ function: name, verify }) => [
+      { kind: 'function', name, key: 'function' },
+      ...('secret' in verify
+        ? [{ kind: 'secret' as const, name: verify.secret, key: 'verify.secret' }]
+        : []),
+    ],
+    beginsAnew: () => false,
   },
 };
 

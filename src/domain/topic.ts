@@ -72,6 +72,14 @@ const filterRuleSchema = z.union(
   'write a text, a list of texts, { prefix }, { not } or { exists }',
 );
 
+/** By attribute, or label. */
+export const filterSchema = z
+  .record(attributeKeySchema, filterRuleSchema)
+  .refine(
+    filter => Object.keys(filter).length <= topicLimits.filterKeysMax,
+    `more than ${topicLimits.filterKeysMax} attributes`,
+  );
+
 const urlSchema = z.url({ protocol: /^https?$/, error: 'not an http address' }).max(2048);
 
 export const subscriptionSchema = z
@@ -80,13 +88,7 @@ export const subscriptionSchema = z
     function: nameSchema.optional(),
     push: z.strictObject({ url: urlSchema }).optional(),
     pull: z.literal(true).optional(),
-    filter: z
-      .record(attributeKeySchema, filterRuleSchema)
-      .refine(
-        filter => Object.keys(filter).length <= topicLimits.filterKeysMax,
-        `more than ${topicLimits.filterKeysMax} attributes`,
-      )
-      .optional(),
+    filter: filterSchema.optional(),
     retry: z.preprocess(withAttempts, retrySchema).optional(),
     deadLetter: nameSchema.optional(),
     ackDeadline: boundedDuration(
@@ -171,6 +173,13 @@ export interface Message {
 /** Whether a subscription wants a message with these attributes: every rule of its filter holds. */
 export function wants(
   { filter = {} }: SubscriptionDefinition,
+  attributes: Readonly<Record<string, string>>,
+): boolean {
+  return holdsAll(filter, attributes);
+}
+
+export function holdsAll(
+  filter: Readonly<Record<string, FilterRule>>,
   attributes: Readonly<Record<string, string>>,
 ): boolean {
   return Object.entries(filter).every(([key, rule]) =>

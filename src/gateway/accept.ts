@@ -7,29 +7,25 @@ import type { FunctionEntry } from '../deploy/registry.ts';
 import type { Caller } from '../domain/record.ts';
 import { GatewayError } from '../errors.ts';
 import { newTraceparent } from '../ids.ts';
-import { isStream, type Version } from '../invoke/invoke.ts';
-import { contentLengthOf } from '../invoke/middleware/gather.ts';
+import type { Version } from '../invoke/invoke.ts';
 import type { Calls } from '../queue/calls.ts';
 import { type AsyncAsked, readAsyncHeaders } from './async-headers.ts';
 import type { Exchange } from './exchange.ts';
 import { queuedFunctionOf } from './queued-function.ts';
 import type { Reading } from './reading.ts';
+import type { WholeBodies } from './whole-bodies.ts';
 
 export interface AcceptOptions {
   calls: Pick<Calls, 'submit'>;
   refuseInput(version: Version, body: Uint8Array): Promise<GatewayError | undefined>;
   /** Throws ADDRESS_REFUSED for what says of itself that it is not public. */
   checkCallback(url: string): void;
-  bufferedBodyBytesMax: number;
+  bodies: WholeBodies;
   clock: Clock;
 }
 
-/** Of bodies that are on their way to be accepted, all together. */
-export const acceptingBytesMax = 256 * 1024 ** 2;
-
 export class Accept {
   readonly #options: AcceptOptions;
-  #acceptingBytes = 0;
 
   constructor(options: AcceptOptions) {
     this.#options = options;
@@ -49,23 +45,19 @@ export class Accept {
     }
     const asked = readAsyncHeaders(headers, clock.now());
     if (asked.callbackUrl !== undefined) checkCallback(asked.callbackUrl);
-    const held = { bytes: 0 };
-    try {
-      await this.#acceptWhole(exchange, reading, called, { asked, held });
-    } finally {
-      this.#acceptingBytes -= held.bytes;
-    }
+    await this.#options.bodies.whole(exchange, body =>
+      this.#acceptWhole(exchange, reading, called, { asked, body }),
+    );
   }
 
   async #acceptWhole(
     exchange: Exchange,
     reading: Reading,
     { entry, version, caller }: { entry: FunctionEntry; version: Version; caller: Caller },
-    { asked, held }: { asked: AsyncAsked; held: { bytes: number } },
+    { asked, body }: { asked: AsyncAsked; body: Uint8Array },
   ): Promise<void> {
     const { calls, refuseInput } = this.#options;
     const { method } = exchange.head;
-    const body = await this.#wholeBody(exchange, held);
     const error = await refuseInput(version, body);
     if (error !== undefined) throw error;
     const { callId, traceparent } = reading.incoming;
@@ -95,33 +87,4 @@ export class Accept {
       body: Buffer.from(`${JSON.stringify({ id, location })}\n`),
     });
   }
-
-  /** `held`: what of it is in memory, until it is on disk or refused. */
-  async #wholeBody(exchange: Exchange, held: { bytes: number }): Promise<Uint8Array> {
-    const { bufferedBodyBytesMax } = this.#options;
-    if (contentLengthOf(exchange.head.headers) > bufferedBodyBytesMax)
-      throw tooLarge(bufferedBodyBytesMax);
-    const given = exchange.body();
-    const body = given instanceof Promise ? await given : given;
-    if (!isStream(body)) return body;
-    const chunks: Uint8Array[] = [];
-    for await (const chunk of body) {
-      if (held.bytes + chunk.length > bufferedBodyBytesMax) throw tooLarge(bufferedBodyBytesMax);
-      if (this.#acceptingBytes + chunk.length > acceptingBytesMax) {
-        const detail = 'too many bodies are being read to be accepted';
-        throw new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
-      }
-      held.bytes += chunk.length;
-      this.#acceptingBytes += chunk.length;
-      chunks.push(chunk);
-    }
-    return Buffer.concat(chunks, held.bytes);
-  }
-}
-
-function tooLarge(bytesMax: number): GatewayError {
-  const detail = `an async call is kept whole until it has run, and its body is longer than ${bytesMax} bytes`;
-  return new GatewayError('BODY_TOO_LARGE', detail, {
-    remedy: 'Send a smaller body, or raise FNWAY_BUFFERED_BODY_BYTES_MAX.',
-  });
 }

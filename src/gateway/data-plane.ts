@@ -25,11 +25,13 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { Accept } from './accept.ts';
 import type { Exchange } from './exchange.ts';
 import { Reading } from './reading.ts';
+import type { Webhooks } from './webhooks.ts';
 
 export interface DataPlaneOptions {
   registry: Registry;
   invoke: Invoke;
   accept: Accept;
+  webhooks: Webhooks;
   /** A version for a call that pins one. */
   pinned(entry: FunctionEntry, number: number): Promise<Version>;
   adminToken: string;
@@ -59,6 +61,7 @@ class DataPlane {
       const { head } = exchange;
       const reading = head.reading ?? new Reading(head, this.#options.trustProxy);
       head.reading = reading;
+      if (reading.address.isWebhook) return void this.#receive(exchange, reading);
       const { entry, caller } = this.#admit(reading);
       if (reading.address.isAsync) void this.#accept(exchange, reading, entry, caller);
       else if (reading.address.version !== undefined)
@@ -70,6 +73,14 @@ class DataPlane {
       }
     } catch (error) {
       this.#refuse(exchange, error);
+    }
+  }
+
+  async #receive(exchange: Exchange, reading: Reading): Promise<void> {
+    try {
+      await this.#options.webhooks.receive(exchange, reading);
+    } catch (error) {
+      this.#refuse(exchange, error, reading.incoming.callId);
     }
   }
 

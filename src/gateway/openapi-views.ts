@@ -79,6 +79,8 @@ const topicViews = {
 
 const resourceViews = {
   ...topicViews,
+  Webhook: resource('WebhookDefinition', { path: text }),
+  WebhookPut: put('Webhook'),
   Topic: resource('TopicDefinition'),
   TopicPut: put('Topic'),
   Subscription: resource('SubscriptionDefinition', { waiting: whole, running: whole }),

@@ -1,10 +1,16 @@
-/** The paths of calls: `/function/{name}[.{namespace}][@version][/path]`, and the same below `/async-function/`. */
+/**
+ * The paths of calls: `/function/{name}[.{namespace}][@version][/path]`, the same below `/async-function/`, and
+ * `/webhook/{name}[.{namespace}][/path]`.
+ */
 
 const prefix = '/function/';
 const asyncPrefix = '/async-function/';
+const webhookPrefix = '/webhook/';
 
 export function isDataPlane(target: string): boolean {
-  return target.startsWith(prefix) || target.startsWith(asyncPrefix);
+  return (
+    target.startsWith(prefix) || target.startsWith(asyncPrefix) || target.startsWith(webhookPrefix)
+  );
 }
 
 export interface Address {
@@ -14,6 +20,8 @@ export interface Address {
   version: number | undefined;
   /** It is to be accepted, and run later. */
   isAsync: boolean;
+  /** Its name is that of a webhook. */
+  isWebhook: boolean;
   /** Path and query for the function. */
   rest: string;
 }
@@ -21,8 +29,10 @@ export interface Address {
 /** Where a request goes. Names are not checked here: what is no name is no function. */
 export function parseTarget(target: string): Address {
   // The second letter tells them apart.
-  const isAsync = target.charCodeAt(1) === 0x61;
-  const start = isAsync ? asyncPrefix.length : prefix.length;
+  const letter = target.charCodeAt(1);
+  const isAsync = letter === 0x61;
+  const isWebhook = letter === 0x77;
+  const start = isAsync ? asyncPrefix.length : isWebhook ? webhookPrefix.length : prefix.length;
   let end = start;
   while (end < target.length) {
     const c = target.charCodeAt(end);
@@ -49,6 +59,7 @@ export function parseTarget(target: string): Address {
     name,
     version,
     isAsync,
+    isWebhook,
     rest: tail.charCodeAt(0) === 0x2f ? tail : `/${tail}`,
   };
 }

@@ -88,6 +88,8 @@ export interface Submission {
   dueMs?: number;
   priority?: number;
   idempotencyKey?: string;
+  /** How long it holds; a day when absent. With one, another call under the same key is the same. */
+  idempotencyMs?: number;
   /** One of a key at a time, in the order of acceptance. */
   orderKey?: string;
   parent?: string;
@@ -158,8 +160,11 @@ export class Calls {
       ...(idempotencyKey !== undefined && {
         idempotency: {
           key: digestOf(called.namespace, called.functionId, head.caller, idempotencyKey),
-          digest: digestOf(String(head.version ?? ''), head.method, head.target, body),
-          untilMs: nowMs + callLimits.idempotencyMs,
+          digest:
+            submission.idempotencyMs === undefined
+              ? digestOf(String(head.version ?? ''), head.method, head.target, body)
+              : '',
+          untilMs: nowMs + (submission.idempotencyMs ?? callLimits.idempotencyMs),
         },
       }),
     };

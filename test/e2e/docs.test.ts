@@ -88,6 +88,12 @@ test(
   },
 );
 
+test('the commands of docs/guides/webhooks.md post what is signed', limit, async () => {
+  const [posted] = await outputsOf('docs/guides/webhooks.md');
+  assert.match(posted!, /^push +deploy +github +http:\/\/\S+\/webhook\/push$/m);
+  assert.match(posted!, /\{"id":"inv_\w+","location":/);
+});
+
 test('the commands of docs/guides/schedules.md list, run and pause', limit, async () => {
   const [listed, run] = await outputsOf('docs/guides/schedules.md');
   assert.match(listed!, /^daily +report +every 1d from 2021-01-01T04:00:00\.000Z/m);

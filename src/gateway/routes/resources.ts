@@ -104,6 +104,9 @@ export function resourceView<K extends ResourceKind>(
     ...{ paused: isPaused, revision },
     ...{ createdAt: isoOf(createdMs), updatedAt: isoOf(updatedMs) },
     ...(isOf(resource, 'schedule') && { next: schedules.next(resource).map(isoOf) }),
+    ...(isOf(resource, 'webhook') && {
+      path: `/webhook/${name}${namespace === 'default' ? '' : `.${namespace}`}`,
+    }),
     ...(isOf(resource, 'subscription') && laneCounts(queue, id)),
   };
 }
