@@ -1,6 +1,7 @@
 /** What manifests declare beside functions: one set of routes for all kinds, and what only one kind can do. */
 import type {
   AcceptedView,
+  NotificationDefinition,
   Page,
   ResourcePut,
   ResourceView,
@@ -19,6 +20,7 @@ export interface ResourceViews {
   subscriptions: SubscriptionView;
   schedules: ScheduleView;
   webhooks: WebhookView;
+  notifications: ResourceView<NotificationDefinition>;
 }
 
 export interface ResourceClient<V> {

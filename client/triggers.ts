@@ -117,6 +117,36 @@ export interface WebhookView extends ResourceView<WebhookDefinition> {
   path: string;
 }
 
+/** Tells an address of deploys and of what is dead. */
+export interface NotificationDefinition {
+  /** Either the address, or the name of the secret that is it. */
+  url?: string | undefined;
+  secret?: string | undefined;
+  /** `slack`: `{ text }`, as its incoming webhooks take it. */
+  format: 'json' | 'slack';
+  on: Array<NotificationEvent['event']>;
+  /** The same cause within this time is told once. */
+  window: string;
+  description: string;
+}
+
+/** What a notification tells; as JSON with a `text` for people. */
+export interface NotificationEvent {
+  event: 'deploy-succeeded' | 'deploy-failed' | 'dead-letter';
+  namespace: string;
+  at: string;
+  function?: string;
+  version?: number;
+  subscription?: string;
+  /** Of what is dead. */
+  kind?: DeadLetterGroup['kind'];
+  invocation?: string;
+  cause?: string;
+  attempts?: number;
+  /** Why, in the words of what failed. */
+  message?: string;
+}
+
 /** A message as it is published; `data` is base64. Data or attributes must be there. */
 export interface PublishedMessage {
   data?: string;

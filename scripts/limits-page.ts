@@ -8,6 +8,7 @@ import { pathLimits, sourceLimits } from '../src/build/source.ts';
 import { manifestLimits } from '../src/cli/yaml-reader.ts';
 import { settings } from '../src/config.ts';
 import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
+import { notificationLimits } from '../src/domain/notification.ts';
 import { operationLimits } from '../src/domain/operation.ts';
 import { recordLimits } from '../src/domain/record.ts';
 import { retryLimits } from '../src/domain/retry.ts';
@@ -44,6 +45,7 @@ import { openedBlocksMax } from '../src/store/records/search.ts';
 import { writeLimits } from '../src/store/records/sqlite.ts';
 import { slotsKeptMax } from '../src/store/schedules.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
+import { notificationsRunningMax } from '../src/trigger/notifications.ts';
 import { publishLimits } from '../src/trigger/topics.ts';
 
 export function limitsPage(): string {
@@ -58,7 +60,7 @@ export function limitsPage(): string {
     ['Output of functions', outputRows()],
     ['Async calls and jobs', jobRows()],
     ['Topics and subscriptions', topicRows()],
-    ['Webhooks', webhookRows()],
+    ['Webhooks and notifications', webhookRows()],
     ['Schedules', scheduleRows()],
     ['Records of calls', recordRows()],
     ['Secrets, schemas and traffic', secretRows()],
@@ -268,7 +270,10 @@ function webhookRows(): string {
 | \`replayWindowMsMin\`, \`replayWindowMsMax\` | age of what is signed with its time; 5 min by default | ${ms(w.replayWindowMsMin)} to ${ms(w.replayWindowMsMax)} | \`verify.window\` | ${error('UNAUTHENTICATED')} |
 | \`alertWindowMsMax\` | the same alert is the same call; 6 hours by default | 0 to ${w.alertWindowMsMax / 86_400_000} day | \`alerts.window\` | ${definition} |
 | \`parametersMax\` | parameters of an alert | ${w.parametersMax} | \`alerts.parameters\` | ${definition} |
-| \`templateCharsMax\` | one of them | ${count(w.templateCharsMax)} characters | \`alerts.parameters\` | ${definition} |`;
+| \`templateCharsMax\` | one of them | ${count(w.templateCharsMax)} characters | \`alerts.parameters\` | ${definition} |
+| \`notificationWindowMsMax\` | the same cause is told once; 1 min by default | 0 to 1 day | \`window\` | ${definition} |
+| \`notificationMessageCharsMax\` | of what failed, in its words | ${notificationLimits.notificationMessageCharsMax} characters | fixed | it is cut |
+| \`notificationsRunningMax\` | told to one address at once | ${notificationsRunningMax} | fixed | the others wait |`;
 }
 
 function scheduleRows(): string {

@@ -20,6 +20,7 @@ import type { JobKind } from './store/jobs.ts';
 import type { Store } from './store/store.ts';
 import { DeadLetters } from './trigger/dead-letters.ts';
 import { Deliveries } from './trigger/deliveries.ts';
+import { Notifications } from './trigger/notifications.ts';
 import { Pull } from './trigger/pull.ts';
 import { Schedules } from './trigger/schedules.ts';
 import { Topics } from './trigger/topics.ts';
@@ -32,6 +33,7 @@ export interface JobParts {
   invoke: Invoke;
   masks: Masks;
   pinned(entry: FunctionEntry, number: number): Promise<Version>;
+  secretOf(namespace: string, name: string): string | undefined;
   clock: Clock;
   log: Log;
 }
@@ -44,6 +46,7 @@ export function createQueue(config: Config, parts: JobParts & { payloads: BlobSt
   const callbacks = new Callbacks({
     ...{ payloads, outbound, clock, log, random },
     signingKeyOf: functionId => signingKeyOf(functionId, sealer),
+    noticesOf: (job, dead) => triggers.notifications.ofCallback(job, dead),
   });
   const { ended, dead } = config.jobsKeptMs;
   const queue = new Queue({
@@ -64,12 +67,15 @@ export function createQueue(config: Config, parts: JobParts & { payloads: BlobSt
       return entry && queuedFunctionOf(entry);
     },
     hide: (functionId, failure) => masks.hideIn(functionId, failure),
-    following: end => callbacks.following(end),
+    following: async end => [
+      ...(await callbacks.following(end)),
+      ...(end.state === 'dead' ? await triggers.notifications.ofCall(end) : []),
+    ],
   });
   const triggers = createTriggers(parts, { queue, calls, payloads, outbound, resultBytesMax });
   const runners: Record<JobKind, { run: Run }> = {
     ...{ call: calls, callback: callbacks, delivery: triggers.deliveries },
-    notification: callbacks,
+    notification: triggers.notifications,
   };
   return {
     ...{ queue, calls, outbound, ...triggers },
@@ -88,7 +94,7 @@ export function createQueue(config: Config, parts: JobParts & { payloads: BlobSt
 
 /** What turns time and messages into jobs. */
 function createTriggers(
-  { store, sealer, registry, resources, invoke, masks, pinned, clock, log }: JobParts,
+  { store, sealer, registry, resources, invoke, masks, pinned, secretOf, clock, log }: JobParts,
   jobs: {
     queue: Queue;
     calls: Calls;
@@ -102,7 +108,10 @@ function createTriggers(
     const entry = registry.get(namespace, name);
     return entry && queuedFunctionOf(entry);
   }
-  const onDead = () => {};
+  const notifications = new Notifications({
+    ...{ resources, registry, queue, payloads, outbound, secretOf, clock, log, random },
+    signingKeyOf: id => signingKeyOf(id, sealer),
+  });
   const schedules = new Schedules({
     ...{ resources, store: store.schedules, queue, calls, functionOf, clock, log },
   });
@@ -111,13 +120,14 @@ function createTriggers(
     orderingSecret: sealer.derive('ordering keys'),
   });
   const deliveries = new Deliveries({
-    ...{ topics, resources, payloads, outbound, invoke, resultBytesMax, onDead, clock, random },
+    ...{ topics, resources, payloads, outbound, invoke, resultBytesMax, clock, random },
+    noticesOf: dead => notifications.ofDelivery(dead),
     versionOf: async (namespace, name) => chosen(present(registry.get(namespace, name), name), []),
     signingKeyOf: id => signingKeyOf(id, sealer),
     hide: (functionId, failure) => masks.hideIn(functionId, failure),
   });
   const pull = new Pull({
-    ...{ topics, deliveries, queue, payloads, onDead, clock, random },
+    ...{ topics, deliveries, queue, payloads, clock, random },
     ackSecret: sealer.derive('ack ids'),
   });
   const deadLetters = new DeadLetters({
@@ -125,7 +135,7 @@ function createTriggers(
     pinned: async (namespace, name, number) =>
       pinned(present(registry.get(namespace, name), name), number),
   });
-  return { schedules, topics, deliveries, pull, deadLetters };
+  return { schedules, topics, deliveries, pull, deadLetters, notifications };
 }
 
 function present(entry: FunctionEntry | undefined, name: string): FunctionEntry {

@@ -240,7 +240,9 @@ async function build(
     ...{ store, sealer, registry, resources, invoke, masks, clock, log },
     payloads: openFileBlobs(inData('payloads')),
     pinned: (entry, number) => functions.pinned(entry, number),
+    secretOf: (namespace, name) => secretValues.valueOf(namespace, name),
   });
+  versions.onSettled = (version, failure) => queue.notifications.ofDeploy(version, failure);
   const wholeBodies = new WholeBodies({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax });
   const refuseInput = (version: Version, body: Uint8Array) => schemas.refuseInput(version, body);
   const inFlight = new Slots<CallSignal>();

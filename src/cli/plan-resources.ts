@@ -95,7 +95,7 @@ function changesOf(before: object, after: object): FieldChange[] {
     .filter(field => had.get(field) !== has.get(field))
     .map(field => {
       // What a function is sent may be private, and a plan ends up in logs of build servers.
-      const isTold = field !== 'body' && field !== 'push';
+      const isTold = !['body', 'push', 'url'].includes(field);
       const [from, to] = isTold ? [had.get(field), has.get(field)] : [];
       return {
         ...{ field, part: 'settings' as const },

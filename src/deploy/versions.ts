@@ -52,6 +52,8 @@ export class Versions {
   /** Builds under way, so that callers can wait for them. */
   readonly #builds = new Map<LivingVersion, Promise<void>>();
   readonly #closing = new AbortController();
+  /** Who is told how each build has ended. */
+  onSettled: (version: LivingVersion, failure: VersionFailure | undefined) => void = () => {};
   /** One source at a time is in memory. */
   readonly #writing = new Turn();
 
@@ -201,6 +203,7 @@ export class Versions {
     if (wasReady) return this.#builtAgain(entry, version, failure);
     Object.assign(version.row, settlement);
     entry.replaceRow(row);
+    this.onSettled(version, failure);
     if (failure !== undefined) {
       pool.retire(version);
       return removeVersion(version.directory, version.identity);

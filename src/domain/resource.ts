@@ -1,12 +1,14 @@
 /** What manifests declare beside functions: which kinds there are, what each may say, and what it names. Pure. */
 import { z } from 'zod';
 import type {
+  NotificationDefinition,
   ScheduleDefinition,
   SubscriptionDefinition,
   TopicDefinition,
   WebhookDefinition,
 } from '../../client/api.ts';
 import { nameSchema } from './function.ts';
+import { notificationSchema } from './notification.ts';
 import { scheduleSchema, timingKey } from './schedule.ts';
 import { subscriptionSchema, topicSchema } from './topic.ts';
 import { webhookSchema } from './webhook.ts';
@@ -17,6 +19,7 @@ export interface Definitions {
   subscription: SubscriptionDefinition;
   schedule: ScheduleDefinition;
   webhook: WebhookDefinition;
+  notification: NotificationDefinition;
 }
 export type ResourceKind = keyof Definitions;
 export type DefinitionOf<K extends ResourceKind> = Definitions[K];
@@ -77,6 +80,14 @@ export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>
         ? [{ kind: 'secret' as const, name: verify.secret, key: 'verify.secret' }]
         : []),
     ],
+    beginsAnew: () => false,
+  },
+  notification: {
+    plural: 'notifications',
+    idPrefix: 'not',
+    schema: notificationSchema,
+    names: ({ secret }) =>
+      secret === undefined ? [] : [{ kind: 'secret', name: secret, key: 'secret' }],
     beginsAnew: () => false,
   },
 };

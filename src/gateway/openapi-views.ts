@@ -79,6 +79,8 @@ const topicViews = {
 
 const resourceViews = {
   ...topicViews,
+  Notification: resource('NotificationDefinition'),
+  NotificationPut: put('Notification'),
   Webhook: resource('WebhookDefinition', { path: text }),
   WebhookPut: put('Webhook'),
   Topic: resource('TopicDefinition'),

@@ -295,6 +295,7 @@ export function openApi(): Record<string, unknown> {
       schemas: {
         Definition: toSchema(definitionSchema),
         ScheduleDefinition: toSchema(resourceRules.schedule.schema),
+        NotificationDefinition: toSchema(resourceRules.notification.schema),
         WebhookDefinition: toSchema(resourceRules.webhook.schema),
         TopicDefinition: toSchema(resourceRules.topic.schema),
         SubscriptionDefinition: toSchema(resourceRules.subscription.schema),

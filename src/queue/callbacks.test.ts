@@ -23,6 +23,7 @@ async function start(target: (n: number) => Promise<OutboundAnswer>) {
   const payloads = new Payloads({ sealer, blobs: createMemoryBlobs() });
   const posts: Array<{ atMs: number; headers: Record<string, string>; body: string }> = [];
   const callbacks = new Callbacks({
+    noticesOf: async () => [],
     ...{ payloads, clock, log: silentLog, random: () => 0 },
     signingKeyOf: () => 'key',
     outbound: {

@@ -16,7 +16,7 @@ import type { Log } from '../log.ts';
 import { jobLimits, type LeasedJob, type NewJob } from '../store/jobs.ts';
 import { attempt, causeOf, type Trial } from './attempt.ts';
 import type { CallEnd } from './calls.ts';
-import type { Outbound } from './outbound.ts';
+import type { Outbound, OutboundRequest } from './outbound.ts';
 import { asInput, type Payloads } from './payloads.ts';
 import type { Ending } from './queue.ts';
 import { refused } from './try-call.ts';
@@ -45,6 +45,8 @@ export interface CallbacksOptions {
   payloads: Payloads;
   outbound: Pick<Outbound, 'post'>;
   signingKeyOf(functionId: string): string;
+  /** Tells those who want to hear of it that one was given up. */
+  noticesOf(job: LeasedJob, dead: { cause: string; told: string | undefined }): Promise<NewJob[]>;
   clock: Clock;
   log: Log;
   random(): number;
@@ -97,7 +99,7 @@ export class Callbacks {
 
   /** See `Run`. */
   readonly run = (job: LeasedJob, signal: CallSignal): Promise<Ending> => {
-    const { log } = this.#options;
+    const { log, noticesOf } = this.#options;
     return attempt(
       job,
       {
@@ -107,9 +109,9 @@ export class Callbacks {
         firstDueMs: () => job.acceptedMs,
         async finish({ state, trial }) {
           if (state === 'succeeded') return { keepsInput: false, inputBlob: job.inputBlob };
-          const why = trial.failure?.message;
-          log.warn('a callback was given up', { call: job.parent, job: job.id, why });
-          return { keepsInput: true, cause: causeOf(trial) };
+          const [cause, told] = [causeOf(trial), trial.failure?.message];
+          log.warn('a callback was given up', { call: job.parent, job: job.id, why: told });
+          return { keepsInput: true, cause, next: await noticesOf(job, { cause, told }) };
         },
       },
       this.#options,
@@ -117,7 +119,7 @@ export class Callbacks {
   };
 
   async #try(job: LeasedJob, signal: CallSignal): Promise<Trial> {
-    const { payloads, outbound, signingKeyOf, clock } = this.#options;
+    const { payloads, signingKeyOf, clock } = this.#options;
     try {
       const { sealedInput: sealed, inputBlob: blob } = job;
       // One that cannot be opened would be given back for ever.
@@ -130,17 +132,7 @@ export class Callbacks {
         ...head.headers,
         'X-Fnway-Signature': sign(key, clock.now(), body),
       };
-      const { status, retryAfter } = await outbound.post(head.url, { headers, body }, signal);
-      const retryAfterMs =
-        retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, clock.now());
-      const last = { status, ...(retryAfterMs !== undefined && { retryAfterMs }) };
-      if (status >= 200 && status < 300) return { last };
-      const message = `${new URL(head.url).host} answered ${status}`;
-      // Also a redirection is none: it could lead anywhere.
-      return {
-        last: { ...last, status: Math.max(status, 300), reason: `${Math.floor(status / 100)}xx` },
-        failure: { kind: 'system', code: 'UPSTREAM_UNREACHABLE', message },
-      };
+      return await postTrial(this.#options, { url: head.url, request: { headers, body } }, signal);
     } catch (error) {
       const { last, failure, givenBackMs } = refused(error);
       return {
@@ -150,6 +142,39 @@ export class Callbacks {
         ...(givenBackMs !== undefined && { givenBackMs }),
       };
     }
+  }
+}
+
+/**
+ * One POST to an address that somebody gave. Every answer but a success has failed, a redirection too: it could lead
+ * anywhere. Throws the signal's reason.
+ */
+export async function postTrial(
+  { outbound, clock }: { outbound: Pick<Outbound, 'post'>; clock: Clock },
+  { url, request, taken }: { url: string; request: OutboundRequest; taken?: ReadonlySet<number> },
+  signal: CallSignal,
+): Promise<Trial> {
+  try {
+    const { status, retryAfter } = await outbound.post(url, request, signal);
+    const retryAfterMs =
+      retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, clock.now());
+    if (taken === undefined ? status >= 200 && status < 300 : taken.has(status))
+      return { last: { status } };
+    return {
+      last: {
+        ...{ status: Math.max(status, 300), reason: 'UPSTREAM_UNREACHABLE' },
+        ...(retryAfterMs !== undefined && { retryAfterMs }),
+      },
+      failure: {
+        ...{ kind: 'system', code: 'UPSTREAM_UNREACHABLE' },
+        message: `${new URL(url).host} answered ${status}`,
+      },
+    };
+  } catch (error) {
+    if (signal.aborted || !(error instanceof GatewayError)) throw error;
+    const { code, status, message } = error;
+    // What is refused today may be allowed tomorrow, and what a name leads to changes.
+    return { last: { status, reason: code }, failure: { kind: 'system', code, message } };
   }
 }
 

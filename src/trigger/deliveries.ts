@@ -3,19 +3,19 @@
 import type { Clock } from '../clock.ts';
 import type { Resources } from '../deploy/resources.ts';
 import type { RecordFailure } from '../domain/record.ts';
-import { noRetry, parseRetryAfter } from '../domain/retry.ts';
+import { noRetry } from '../domain/retry.ts';
 import type { Message } from '../domain/topic.ts';
 import { ackDeadlineMs } from '../domain/topic.ts';
 import { GatewayError } from '../errors.ts';
 import { newTraceparent } from '../ids.ts';
 import type { Call, CallSignal, HeaderPairs, Invoke, Version } from '../invoke/invoke.ts';
 import { attempt, causeOf, type End, type Finish, type Trial } from '../queue/attempt.ts';
-import { sign } from '../queue/callbacks.ts';
+import { postTrial, sign } from '../queue/callbacks.ts';
 import type { Outbound } from '../queue/outbound.ts';
 import type { Payloads } from '../queue/payloads.ts';
 import type { Ending } from '../queue/queue.ts';
 import { callOf, tryCall } from '../queue/try-call.ts';
-import type { LeasedJob } from '../store/jobs.ts';
+import type { LeasedJob, NewJob } from '../store/jobs.ts';
 import { shapeOf } from './message-shapes.ts';
 import type { MessageHead, Published, Subscription, Topics } from './topics.ts';
 
@@ -30,11 +30,21 @@ export interface DeliveriesOptions {
   signingKeyOf(id: string): string;
   /** A failure without the values of secrets. */
   hide(functionId: string, failure: RecordFailure): RecordFailure;
-  /** Something is dead, and somebody may want to hear of it. */
-  onDead(dead: { subscription: Subscription; job: LeasedJob; cause: string }): void;
+  /** Tells those who want to hear of it that something is dead. */
+  noticesOf(dead: Dead): Promise<NewJob[]>;
   resultBytesMax: number;
   clock: Clock;
   random(): number;
+}
+
+/** A delivery that nobody will try again by itself. */
+export interface Dead {
+  id: string;
+  subscription: Subscription;
+  attempts: number;
+  cause: string;
+  /** What the last try said. */
+  told?: string;
 }
 
 /** A push is taken with one of these. */
@@ -166,45 +176,20 @@ export class Deliveries {
     { subscription, message }: { subscription: Subscription; message: Published },
     signal: CallSignal,
   ): Promise<Trial> {
-    const { outbound, signingKeyOf, clock } = this.#options;
+    const { signingKeyOf, clock } = this.#options;
     const { row, definition } = subscription;
     const { headers, body } = this.shapeOf(job, { subscription, message });
+    const request = {
+      headers: {
+        ...asRecord(headers),
+        'X-Fnway-Invocation': job.id,
+        'X-Fnway-Signature': sign(signingKeyOf(row.id), clock.now(), body),
+      },
+      body,
+      answerMsMax: ackDeadlineMs(definition),
+    };
     const { url } = definition.push!;
-    try {
-      const answer = await outbound.post(
-        url,
-        {
-          headers: {
-            ...asRecord(headers),
-            'X-Fnway-Invocation': job.id,
-            'X-Fnway-Signature': sign(signingKeyOf(row.id), clock.now(), body),
-          },
-          body,
-          answerMsMax: ackDeadlineMs(definition),
-        },
-        signal,
-      );
-      const { status, retryAfter } = answer;
-      const retryAfterMs =
-        retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, clock.now());
-      if (takenStatuses.has(status)) return { last: { status } };
-      const text = `${new URL(url).host} answered ${status}`;
-      return {
-        last: {
-          ...{ status: Math.max(status, 300), reason: 'UPSTREAM_UNREACHABLE' },
-          ...(retryAfterMs !== undefined && { retryAfterMs }),
-        },
-        failure: { kind: 'system', code: 'UPSTREAM_UNREACHABLE', message: text },
-      };
-    } catch (error) {
-      if (signal.aborted || !(error instanceof GatewayError)) throw error;
-      // What is refused today may be allowed tomorrow, and what a name leads to changes.
-      const { code, status, message: text } = error;
-      return {
-        last: { status, reason: code },
-        failure: { kind: 'system', code, message: text },
-      };
-    }
+    return postTrial(this.#options, { url, request, taken: takenStatuses }, signal);
   }
 
   async #finish(
@@ -216,29 +201,29 @@ export class Deliveries {
     if (state === 'succeeded') return { keepsInput: false };
     if (subscription === undefined) return { state: 'cancelled', keepsInput: false };
     const cause = causeOf(trial);
-    this.#options.onDead({ subscription, job, cause });
     const attempts = job.attempts + job.lost + 1;
-    return { ...(await this.deadFinish(job, { subscription, message, attempts })), cause };
+    const told = trial.failure?.message;
+    const dead = { subscription, message, attempts, cause, ...(told !== undefined && { told }) };
+    return this.deadFinish(job, dead);
   }
 
   /** A delivery that nobody will try again by itself: it is kept, and its dead-letter topic has a copy. */
   async deadFinish(
-    job: Pick<LeasedJob, 'acceptedMs'>,
-    {
-      subscription,
-      message,
-      attempts,
-    }: { subscription: Subscription; message: Message | undefined; attempts: number },
+    job: Pick<LeasedJob, 'id' | 'acceptedMs'>,
+    dead: Omit<Dead, 'id'> & { message: Message | undefined },
   ): Promise<Finish> {
-    const kept: Finish = { state: 'dead', keepsInput: true };
+    const { topics, noticesOf } = this.#options;
+    const { subscription, message, attempts, cause } = dead;
+    const notices = await noticesOf({ ...dead, id: job.id });
+    const kept: Finish = { state: 'dead', cause, keepsInput: true, next: notices };
     if (message === undefined) return kept;
-    const { topics } = this.#options;
     const facts = { attempts, publishedMs: job.acceptedMs };
-    const dead = await topics.deadCopy(subscription, message, facts);
-    if (dead === undefined) return kept;
-    const { message: copy, deliveries, published } = dead.publication;
-    topics.tell(dead.topic, [published], deliveries);
-    return { ...kept, next: deliveries, messages: copy === undefined ? [] : [copy] };
+    const copied = await topics.deadCopy(subscription, message, facts);
+    if (copied === undefined) return kept;
+    const { message: copy, deliveries, published } = copied.publication;
+    topics.tell(copied.topic, [published], deliveries);
+    const next = [...deliveries, ...notices];
+    return { ...kept, next, messages: copy === undefined ? [] : [copy] };
   }
 }
 

@@ -24,7 +24,6 @@ export interface PullOptions {
   payloads: Payloads;
   /** With which ack ids are signed: nobody can make one up. */
   ackSecret: Uint8Array;
-  onDead(dead: { subscription: Subscription; job: LeasedJob; cause: string }): void;
   clock: Clock;
   random(): number;
 }
@@ -185,14 +184,14 @@ export class Pull {
     },
     { isCounted }: { isCounted: boolean },
   ): Promise<boolean> {
-    const { queue, deliveries, payloads, onDead } = this.#options;
-    const { cause, subscription } = dead;
+    const { queue, deliveries, payloads } = this.#options;
+    const { cause } = dead;
     const { next = [], messages = [] } = await deliveries.deadFinish(job, dead);
     const outcome = { kind: 'end', state: 'dead', keepsInput: true, cause } as const;
     const settlement = { ...this.#settlement(job, outcome, { isCounted }), next, messages };
     const [settled] = await queue.settle([settlement]);
-    if (settled === 'settled') onDead({ subscription, job, cause });
-    else await payloads.remove(messages.map(({ blob }) => blob));
+    const blobs = [...messages.map(({ blob }) => blob), ...next.map(({ inputBlob }) => inputBlob)];
+    if (settled !== 'settled') await payloads.remove(blobs);
     return settled === 'settled';
   }
 

@@ -94,6 +94,11 @@ test('the commands of docs/guides/webhooks.md post what is signed', limit, async
   assert.match(posted!, /\{"id":"inv_\w+","location":/);
 });
 
+test('the commands of docs/guides/notifications.md make two', limit, async () => {
+  const [made] = await outputsOf('docs/guides/notifications.md');
+  assert.match(made!, /^2 created$/m);
+});
+
 test('the commands of docs/guides/schedules.md list, run and pause', limit, async () => {
   const [listed, run] = await outputsOf('docs/guides/schedules.md');
   assert.match(listed!, /^daily +report +every 1d from 2021-01-01T04:00:00\.000Z/m);
