@@ -1,6 +1,7 @@
 /** What manifests declare beside functions: one set of routes for all kinds, and what only one kind can do. */
 import type {
   AcceptedView,
+  BucketDefinition,
   NotificationDefinition,
   Page,
   ResourcePut,
@@ -20,6 +21,7 @@ export interface ResourceViews {
   subscriptions: SubscriptionView;
   schedules: ScheduleView;
   webhooks: WebhookView;
+  buckets: ResourceView<BucketDefinition>;
   notifications: ResourceView<NotificationDefinition>;
 }
 

@@ -147,6 +147,24 @@ export interface NotificationEvent {
   message?: string;
 }
 
+export type BucketEvent = 'finalize' | 'delete' | 'archive' | 'metadataUpdate';
+
+/** Calls a function when something changes in a directory of the gateway's machine. */
+export interface BucketDefinition {
+  /** Absolute. */
+  path: string;
+  function: string;
+  events: BucketEvent[];
+  /** Of the path below the directory. */
+  prefix?: string | undefined;
+  suffix?: string | undefined;
+  /** What was there before: nothing, or a call for each. */
+  existing: 'ignore' | 'fire';
+  /** Between two looks. */
+  every: string;
+  description: string;
+}
+
 /** A message as it is published; `data` is base64. Data or attributes must be there. */
 export interface PublishedMessage {
   data?: string;

@@ -7,6 +7,7 @@ import { buildLimits } from '../src/build/build.ts';
 import { pathLimits, sourceLimits } from '../src/build/source.ts';
 import { manifestLimits } from '../src/cli/yaml-reader.ts';
 import { settings } from '../src/config.ts';
+import { bucketLimits } from '../src/domain/bucket.ts';
 import { definitionDefaults, definitionLimits } from '../src/domain/function.ts';
 import { notificationLimits } from '../src/domain/notification.ts';
 import { operationLimits } from '../src/domain/operation.ts';
@@ -61,6 +62,7 @@ export function limitsPage(): string {
     ['Async calls and jobs', jobRows()],
     ['Topics and subscriptions', topicRows()],
     ['Webhooks and notifications', webhookRows()],
+    ['Buckets', bucketRows()],
     ['Schedules', scheduleRows()],
     ['Records of calls', recordRows()],
     ['Secrets, schemas and traffic', secretRows()],
@@ -274,6 +276,14 @@ function webhookRows(): string {
 | \`notificationWindowMsMax\` | the same cause is told once; 1 min by default | 0 to 1 day | \`window\` | ${definition} |
 | \`notificationMessageCharsMax\` | of what failed, in its words | ${notificationLimits.notificationMessageCharsMax} characters | fixed | it is cut |
 | \`notificationsRunningMax\` | told to one address at once | ${notificationsRunningMax} | fixed | the others wait |`;
+}
+
+function bucketRows(): string {
+  const b = bucketLimits;
+  return `\
+| \`bucketEveryMsMin\`, \`bucketEveryMsMax\` | between two looks; 5 s by default | ${ms(b.bucketEveryMsMin)} to ${b.bucketEveryMsMax / 86_400_000} day | \`every\` | ${error('DEFINITION_INVALID')} |
+| \`bucketObjectsMax\` | files of a watched directory | ${count(b.bucketObjectsMax)} | fixed | it is not looked at, and the log says so |
+| \`objectKeyCharsMax\` | path of a file below it | ${count(b.objectKeyCharsMax)} characters | fixed | it is left out |`;
 }
 
 function scheduleRows(): string {

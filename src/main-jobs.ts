@@ -18,6 +18,7 @@ import { Payloads } from './queue/payloads.ts';
 import { Queue, type Run } from './queue/queue.ts';
 import type { JobKind } from './store/jobs.ts';
 import type { Store } from './store/store.ts';
+import { Buckets } from './trigger/buckets.ts';
 import { DeadLetters } from './trigger/dead-letters.ts';
 import { Deliveries } from './trigger/deliveries.ts';
 import { Notifications } from './trigger/notifications.ts';
@@ -84,9 +85,10 @@ export function createQueue(config: Config, parts: JobParts & { payloads: BlobSt
       await triggers.topics.start();
       await queue.start();
       await triggers.schedules.start();
+      await triggers.buckets.start();
     },
     async stop(graceMs: number) {
-      await triggers.schedules.stop();
+      await Promise.all([triggers.schedules.stop(), triggers.buckets.stop()]);
       await queue.stop(graceMs);
     },
   };
@@ -115,6 +117,9 @@ function createTriggers(
   const schedules = new Schedules({
     ...{ resources, store: store.schedules, queue, calls, functionOf, clock, log },
   });
+  const buckets = new Buckets({
+    ...{ resources, store: store.objects, queue, calls, functionOf, clock, log },
+  });
   const topics = new Topics({
     ...{ resources, store: store.messages, queue, payloads, functionOf, clock, log },
     orderingSecret: sealer.derive('ordering keys'),
@@ -135,7 +140,7 @@ function createTriggers(
     pinned: async (namespace, name, number) =>
       pinned(present(registry.get(namespace, name), name), number),
   });
-  return { schedules, topics, deliveries, pull, deadLetters, notifications };
+  return { buckets, schedules, topics, deliveries, pull, deadLetters, notifications };
 }
 
 function present(entry: FunctionEntry | undefined, name: string): FunctionEntry {

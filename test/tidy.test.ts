@@ -33,7 +33,7 @@ const levels: Array<{ name: string; matches: RegExp }> = [
   {
     name: 'ports',
     matches:
-      /^src\/(?:store\/(?:store|records|jobs|schedules|messages)|blob\/blob|driver\/driver)\.ts$/,
+      /^src\/(?:store\/(?:store|records|jobs|schedules|messages|objects)|blob\/blob|driver\/driver)\.ts$/,
   },
   { name: 'telemetry', matches: /^src\/telemetry\// },
   { name: 'link', matches: /^src\/link\// },

@@ -99,12 +99,16 @@ export async function loadManifest(location: string): Promise<LoadedManifest> {
       remedy: 'Name a readable file, or the directory that holds it.',
     });
   });
-  const manifest = parseManifest(text, { file });
-  return { ...manifest, file, directory: path.resolve(path.dirname(file)) };
+  const directory = path.resolve(path.dirname(file));
+  const manifest = parseManifest(text, { file, directory });
+  return { ...manifest, file, directory };
 }
 
-/** Pure. `file` is for messages only. Throws MANIFEST_INVALID with all the issues found. */
-export function parseManifest(text: string, { file = manifestName } = {}): Manifest {
+/** Pure. `file` is for messages only; paths of buckets are relative to `directory`. Throws MANIFEST_INVALID with all the issues found. */
+export function parseManifest(
+  text: string,
+  { file = manifestName, directory = '.' } = {},
+): Manifest {
   if (Buffer.byteLength(text) > manifestLimits.bytesMax) throw tooLarge(file);
   const reader = new YamlReader(text, file);
   const root = reader.read();
@@ -124,7 +128,8 @@ export function parseManifest(text: string, { file = manifestName } = {}): Manif
       if (entry !== undefined) manifest.functions.set(name, entry);
     }
   }
-  for (const kind of resourceKinds) manifest.resources.push(...readResources(reader, root, kind));
+  for (const kind of resourceKinds)
+    manifest.resources.push(...readResources(reader, { root, kind, directory }));
   reader.finish();
   return manifest;
 }
@@ -169,8 +174,11 @@ function readName(
 
 function readResources(
   reader: YamlReader,
-  root: Record<string, unknown>,
-  kind: ResourceKind,
+  {
+    root,
+    kind,
+    directory,
+  }: { root: Record<string, unknown>; kind: ResourceKind; directory: string },
 ): ManifestResource[] {
   const { plural, schema } = resourceRules[kind];
   const section = root[plural] ?? {};
@@ -181,13 +189,19 @@ function readResources(
   return Object.entries(section).flatMap(([name, raw]) => {
     const at = [plural, name];
     if (!checkName(reader, at, { name, what: kind })) return [];
-    const input = raw ?? {};
+    const input = kind === 'bucket' ? withPath(raw, directory) : (raw ?? {});
     const parsed = schema.safeParse(input);
     if (parsed.success) return [{ kind, name, definition: parsed.data }];
     const keysOf = (below: readonly string[]) => keysAt(schema, below);
     addZodIssues(reader, parsed.error, { base: at, input, keysOf });
     return [];
   });
+}
+
+/** In a manifest the path of a bucket is relative to it. */
+function withPath(raw: unknown, directory: string): unknown {
+  if (!isRecord(raw) || typeof raw.path !== 'string') return raw ?? {};
+  return { ...raw, path: path.resolve(directory, raw.path) };
 }
 
 function checkName(

@@ -1,12 +1,14 @@
 /** What manifests declare beside functions: which kinds there are, what each may say, and what it names. Pure. */
 import { z } from 'zod';
 import type {
+  BucketDefinition,
   NotificationDefinition,
   ScheduleDefinition,
   SubscriptionDefinition,
   TopicDefinition,
   WebhookDefinition,
 } from '../../client/api.ts';
+import { bucketSchema } from './bucket.ts';
 import { nameSchema } from './function.ts';
 import { notificationSchema } from './notification.ts';
 import { scheduleSchema, timingKey } from './schedule.ts';
@@ -19,6 +21,7 @@ export interface Definitions {
   subscription: SubscriptionDefinition;
   schedule: ScheduleDefinition;
   webhook: WebhookDefinition;
+  bucket: BucketDefinition;
   notification: NotificationDefinition;
 }
 export type ResourceKind = keyof Definitions;
@@ -81,6 +84,14 @@ export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>
         : []),
     ],
     beginsAnew: () => false,
+  },
+  bucket: {
+    plural: 'buckets',
+    idPrefix: 'buc',
+    schema: bucketSchema,
+    names: ({ function: name }) => [{ kind: 'function', name, key: 'function' }],
+    beginsAnew: (before, after) =>
+      (['path', 'prefix', 'suffix'] as const).some(key => before[key] !== after[key]),
   },
   notification: {
     plural: 'notifications',

@@ -79,6 +79,8 @@ const topicViews = {
 
 const resourceViews = {
   ...topicViews,
+  Bucket: resource('BucketDefinition'),
+  BucketPut: put('Bucket'),
   Notification: resource('NotificationDefinition'),
   NotificationPut: put('Notification'),
   Webhook: resource('WebhookDefinition', { path: text }),

@@ -295,6 +295,7 @@ export function openApi(): Record<string, unknown> {
       schemas: {
         Definition: toSchema(definitionSchema),
         ScheduleDefinition: toSchema(resourceRules.schedule.schema),
+        BucketDefinition: toSchema(resourceRules.bucket.schema),
         NotificationDefinition: toSchema(resourceRules.notification.schema),
         WebhookDefinition: toSchema(resourceRules.webhook.schema),
         TopicDefinition: toSchema(resourceRules.topic.schema),

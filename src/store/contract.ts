@@ -8,6 +8,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { jobsContract } from './contract-jobs.ts';
 import { messagesContract } from './contract-messages.ts';
+import { objectsContract } from './contract-objects.ts';
 import { resourcesContract } from './contract-resources.ts';
 import {
   addFunction,
@@ -68,6 +69,7 @@ export function storeContract(
   resourcesContract(define);
   schedulesContract(define);
   messagesContract(define);
+  objectsContract(define);
   jobsContract(define);
   assert.deepEqual([...skips.keys()], [], 'every skipped test exists');
 }

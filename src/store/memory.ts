@@ -7,6 +7,7 @@
 import { assert } from '../errors.ts';
 import { createMemoryJobs } from './memory-jobs.ts';
 import { createMemoryMessages } from './memory-messages.ts';
+import { createMemoryObjects } from './memory-objects.ts';
 import { createMemorySchedules } from './memory-schedules.ts';
 import {
   assertCreate,
@@ -42,6 +43,7 @@ export function createMemoryStore(): Store {
   return {
     ...{ functions, secrets, resources: createMemoryResources() },
     ...{ jobs, schedules: createMemorySchedules(jobs), messages: createMemoryMessages(jobs) },
+    objects: createMemoryObjects(jobs),
     close: async () => functions.close(),
   };
 }

@@ -8,6 +8,7 @@ import type { ResourceKind } from '../domain/resource.ts';
 import type { Traffic } from '../domain/traffic.ts';
 import type { JobStore } from './jobs.ts';
 import type { MessageStore } from './messages.ts';
+import type { ObjectStore } from './objects.ts';
 import type { ScheduleStore } from './schedules.ts';
 
 export interface FunctionRow {
@@ -155,5 +156,6 @@ export interface Store {
   readonly jobs: JobStore;
   readonly schedules: ScheduleStore;
   readonly messages: MessageStore;
+  readonly objects: ObjectStore;
   close(): Promise<void>;
 }

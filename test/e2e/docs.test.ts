@@ -99,6 +99,11 @@ test('the commands of docs/guides/notifications.md make two', limit, async () =>
   assert.match(made!, /^2 created$/m);
 });
 
+test('the commands of docs/guides/buckets.md call for a new file', limit, async () => {
+  const [called] = await outputsOf('docs/guides/buckets.md');
+  assert.match(called!, /^inv_\w+ .* resize +v1 +200 /m);
+});
+
 test('the commands of docs/guides/schedules.md list, run and pause', limit, async () => {
   const [listed, run] = await outputsOf('docs/guides/schedules.md');
   assert.match(listed!, /^daily +report +every 1d from 2021-01-01T04:00:00\.000Z/m);

@@ -114,4 +114,15 @@ export const queueMigrations: readonly string[] = [
     WHERE state = 'dead' AND redriven IS NULL;
   CREATE INDEX ended_dead_ids ON ended (namespace, id) WHERE state = 'dead';
   `,
+  // 4: what watched buckets held when they were looked at last.
+  `
+  CREATE TABLE buckets (id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+  CREATE TABLE objects (
+    bucket TEXT NOT NULL,
+    key TEXT NOT NULL,
+    content TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    PRIMARY KEY (bucket, key)
+  ) STRICT, WITHOUT ROWID;
+  `,
 ];

@@ -9,11 +9,12 @@ import { jobMethods } from '../jobs.ts';
 import { type Database, openDatabase, toGatewayError } from './database.ts';
 import { type JobMethods, SqliteJobs } from './jobs.ts';
 import { createSqliteMessages, type MessageMethods } from './messages.ts';
+import { createSqliteObjects, type ObjectMethods } from './objects.ts';
 import { queueMigrations } from './queue-migrations.ts';
 import { createSqliteSchedules, type ScheduleMethods } from './schedules.ts';
 
 /** Of all the file's facets. */
-export type QueueMethods = JobMethods & ScheduleMethods & MessageMethods;
+export type QueueMethods = JobMethods & ScheduleMethods & MessageMethods & ObjectMethods;
 
 export interface Operation {
   method: keyof QueueMethods;
@@ -115,6 +116,7 @@ export function createQueueMethods(db: Database['connection']['db']): QueueMetho
     ...ofJobs,
     ...createSqliteSchedules(db, jobs),
     ...createSqliteMessages(db, jobs),
+    ...createSqliteObjects(db, jobs),
   };
 }
 

@@ -9,6 +9,7 @@ import type { ErrorCode } from '../../../client/errors.ts';
 import { assert, GatewayError } from '../../errors.ts';
 import type { JobStore } from '../jobs.ts';
 import type { MessageStore } from '../messages.ts';
+import type { ObjectStore } from '../objects.ts';
 import { openRule } from '../rules.ts';
 import type { ScheduleStore } from '../schedules.ts';
 import type {
@@ -31,7 +32,7 @@ const batchesMax = 2;
 
 /** What cannot be said of a file that is not there. */
 const writing = new Set<keyof QueueMethods>([
-  ...(['enqueue', 'settle', 'extend', 'fire', 'publish'] as const),
+  ...(['enqueue', 'settle', 'extend', 'fire', 'publish', 'observe'] as const),
 ]);
 
 interface Waiting {
@@ -44,6 +45,7 @@ export interface QueueFile {
   readonly jobs: JobStore;
   readonly schedules: ScheduleStore;
   readonly messages: MessageStore;
+  readonly objects: ObjectStore;
   /** Commits what has been asked for. Idempotent. */
   close(): Promise<void>;
 }
@@ -76,6 +78,12 @@ export function openQueue(path: string): QueueFile {
       publish: method('publish'),
       messages: method('messages', []),
       seek: method('seek', { dropped: 0, added: 0 }),
+    },
+    objects: {
+      observe: method('observe'),
+      objects: method('objects', []),
+      watched: method('watched', []),
+      unwatch: method('unwatch', 0),
     },
     schedules: {
       fire: method('fire'),

@@ -24,6 +24,7 @@ export function openSqliteStore(options: { path: string; busyTimeoutMs?: number 
     secrets: createSqliteSecrets(connection),
     resources: createSqliteResources(connection),
     ...{ jobs: queue.jobs, schedules: queue.schedules, messages: queue.messages },
+    objects: queue.objects,
     async close() {
       await queue.close();
       close();

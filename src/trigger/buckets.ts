@@ -1,0 +1,233 @@
+/**
+ * Buckets: what changes in a watched directory calls a function. A look compares what is there with what was noted at the
+ * last one, and notes each change together with the job that it brings: what changed while no gateway ran is found by the
+ * first look afterwards.
+ */
+import type { BucketEvent } from '../../client/api.ts';
+import type { Clock, Timer } from '../clock.ts';
+import type { Resource, Resources } from '../deploy/resources.ts';
+import { eventOf, isWatched, objectEvent } from '../domain/bucket.ts';
+import { parseDuration } from '../domain/units.ts';
+import { newId, newTraceparent } from '../ids.ts';
+import type { Log } from '../log.ts';
+import type { Calls, QueuedFunction } from '../queue/calls.ts';
+import type { Queue } from '../queue/queue.ts';
+import type { NewJob } from '../store/jobs.ts';
+import type { ObjectRow, ObjectStore, Observation } from '../store/objects.ts';
+import { type FoundFile, listDirectory } from './directory.ts';
+
+export interface BucketsOptions {
+  resources: Resources;
+  store: ObjectStore;
+  calls: Pick<Calls, 'jobOf'>;
+  queue: Pick<Queue, 'look'>;
+  functionOf(namespace: string, name: string): QueuedFunction | undefined;
+  clock: Clock;
+  log: Log;
+}
+
+type Bucket = Resource<'bucket'>;
+
+interface Watching {
+  bucket: Bucket;
+  timer: Timer | undefined;
+  looking: Promise<void> | undefined;
+  /** Said once, until it can be read again. */
+  isBroken: boolean;
+}
+
+/** Noted in one transaction. */
+const notedAtOnce = 200;
+const pageSize = 1000;
+
+export class Buckets {
+  readonly #options: BucketsOptions;
+  readonly #watching = new Map<string, Watching>();
+  #state: 'new' | 'running' | 'stopped' = 'new';
+
+  constructor(options: BucketsOptions) {
+    this.#options = options;
+    options.resources.onChange(({ before, after }) => {
+      const changed = (after ?? before)!;
+      if (changed.row.kind !== 'bucket' || this.#state !== 'running') return;
+      void this.#unfollow(changed.row.id).then(() => {
+        const current = this.#options.resources.byId(changed.row.id);
+        if (current === undefined) return this.#forget(changed.row.id);
+        this.#follow(current as Bucket);
+      });
+    });
+  }
+
+  async start(): Promise<void> {
+    const { resources, store } = this.#options;
+    for (const id of await store.watched())
+      if (resources.byId(id) === undefined) await this.#forget(id);
+    this.#state = 'running';
+    for (const bucket of resources.all('bucket')) this.#follow(bucket);
+  }
+
+  async stop(): Promise<void> {
+    this.#state = 'stopped';
+    await Promise.all([...this.#watching.keys()].map(id => this.#unfollow(id)));
+  }
+
+  #follow(bucket: Bucket): void {
+    const { id, isPaused } = bucket.row;
+    if (isPaused || this.#state !== 'running' || this.#watching.has(id)) return;
+    const watching = { bucket, timer: undefined, looking: undefined, isBroken: false };
+    this.#watching.set(id, watching);
+    this.#look(watching);
+  }
+
+  async #unfollow(id: string): Promise<void> {
+    const watching = this.#watching.get(id);
+    if (watching === undefined) return;
+    this.#watching.delete(id);
+    watching.timer?.cancel();
+    await watching.looking;
+  }
+
+  async #forget(id: string): Promise<void> {
+    const { store, log } = this.#options;
+    try {
+      while ((await store.unwatch(id, pageSize)) === pageSize);
+    } catch (error) {
+      log.warn('a bucket is forgotten later', { error });
+    }
+  }
+
+  #look(watching: Watching): void {
+    const { clock, log } = this.#options;
+    const { row, definition } = watching.bucket;
+    watching.looking = this.#lookOnce(watching)
+      .then(
+        () => {
+          watching.isBroken = false;
+        },
+        error => {
+          if (!watching.isBroken)
+            log.error('a bucket cannot be looked at', { bucket: row.name, error });
+          watching.isBroken = true;
+        },
+      )
+      .then(() => {
+        if (this.#watching.get(row.id) !== watching) return;
+        const delayMs = parseDuration(definition.every)!;
+        watching.timer = clock.after(delayMs, () => this.#look(watching), { unref: true });
+      });
+  }
+
+  async #lookOnce(watching: Watching): Promise<void> {
+    const { store, queue, clock, log } = this.#options;
+    const { row, definition } = watching.bucket;
+    const isWanted = (key: string) => isWatched(definition, key);
+    const { files, unsettled } = await listDirectory(definition.path, isWanted, clock.now());
+    let batch: Observation[] = [];
+    const note = async () => {
+      const noted = await store.observe(row.id, batch, clock.now());
+      batch = [];
+      queue.look();
+      if (noted === 'full')
+        log.warn('the queue of the function is full; changes wait', { bucket: row.name });
+      return noted !== 'full';
+    };
+    for await (const change of this.#changes(watching.bucket, files)) {
+      // It may be half of what it will be.
+      if (change.file !== undefined && unsettled.has(change.file.key)) continue;
+      batch.push(await this.#observationOf(watching.bucket, change));
+      if (batch.length < notedAtOnce) continue;
+      if (!(await note()) || this.#watching.get(row.id) !== watching) return;
+    }
+    if (batch.length > 0) await note();
+  }
+
+  /** What is there and what was noted, side by side in the order of their keys: those that differ. */
+  async *#changes(
+    { row }: Bucket,
+    files: readonly FoundFile[],
+  ): AsyncIterable<{ file: FoundFile | undefined; noted: ObjectRow | undefined }> {
+    const noted = this.#noted(row.id);
+    let next = (await noted.next()).value as ObjectRow | undefined;
+    const order = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b));
+    for (const file of files) {
+      while (next !== undefined && order(next.key, file.key) < 0) {
+        yield { file: undefined, noted: next };
+        next = (await noted.next()).value as ObjectRow | undefined;
+      }
+      const isSame = next?.key === file.key;
+      if (eventOf(isSame ? next : undefined, file) !== undefined)
+        yield { file, noted: isSame ? next : undefined };
+      if (isSame) next = (await noted.next()).value as ObjectRow | undefined;
+    }
+    for (; next !== undefined; next = (await noted.next()).value as ObjectRow | undefined)
+      yield { file: undefined, noted: next };
+  }
+
+  async *#noted(bucket: string): AsyncGenerator<ObjectRow, undefined> {
+    let after: string | undefined;
+    for (;;) {
+      const page = await this.#options.store.objects(bucket, {
+        ...(after !== undefined && { after }),
+        limit: pageSize,
+      });
+      yield* page;
+      if (page.length < pageSize) return undefined;
+      after = page.at(-1)!.key;
+    }
+  }
+
+  async #observationOf(
+    bucket: Bucket,
+    { file, noted }: { file: FoundFile | undefined; noted: ObjectRow | undefined },
+  ): Promise<Observation> {
+    const event = eventOf(noted, file)!;
+    const key = (file ?? noted)!.key;
+    const isAsked = isWatched(bucket.definition, key) && !isOlder(bucket, file);
+    const job =
+      isAsked && bucket.definition.events.includes(event)
+        ? await this.#jobOf(bucket, event, file ?? { key, content: noted!.content })
+        : undefined;
+    return {
+      key,
+      ...(noted !== undefined && { before: noted }),
+      ...(file !== undefined && { after: { content: file.content, metadata: file.metadata } }),
+      jobs: job === undefined ? [] : [job],
+    };
+  }
+
+  async #jobOf(
+    { row, definition }: Bucket,
+    event: BucketEvent,
+    file: Pick<FoundFile, 'key' | 'content'> & Partial<FoundFile>,
+  ): Promise<NewJob | undefined> {
+    const { functionOf, calls, clock, log } = this.#options;
+    const called = functionOf(row.namespace, definition.function);
+    if (called === undefined) {
+      log.warn('the function of a bucket is gone; a change brings nothing', { bucket: row.name });
+      return undefined;
+    }
+    const nowMs = clock.now();
+    const facts = { id: newId('evt', nowMs), bucket: row.name, nowMs };
+    const { headers, body } = objectEvent(event, facts, file);
+    return calls.jobOf({
+      function: called,
+      head: {
+        ...{ name: called.name, method: 'POST', target: '/', caller: 'trigger' },
+        headers: [...headers, 'X-Fnway-Bucket', row.name],
+        traceparent: newTraceparent(),
+        trigger: { origin: 'bucket', name: row.name },
+      },
+      body: Buffer.from(body),
+    });
+  }
+}
+
+/** The clock of a file system stands still between two ticks. */
+const tickMs = 50;
+
+/** It was there when the bucket was made, or resumed: none of its business, unless it is asked for. */
+function isOlder({ row, definition }: Bucket, file: FoundFile | undefined): boolean {
+  return (
+    file !== undefined && definition.existing === 'ignore' && file.changedMs < row.sinceMs - tickMs
+  );
+}
