@@ -106,7 +106,9 @@ export interface AlertRules {
 
 /** Calls a function with what somebody posts to `/webhook/NAME`, once it is known who sends it. */
 export interface WebhookDefinition {
-  function: string;
+  function?: string | undefined;
+  /** Instead of a function: a bucket that is looked at now. */
+  bucket?: string | undefined;
   verify: WebhookVerify;
   alerts?: AlertRules | undefined;
   description: string;
@@ -149,10 +151,22 @@ export interface NotificationEvent {
 
 export type BucketEvent = 'finalize' | 'delete' | 'archive' | 'metadataUpdate';
 
-/** Calls a function when something changes in a directory of the gateway's machine. */
+/** A bucket of a store behind S3. `accessKey` and `secretKey` are names of secrets. */
+export interface S3Place {
+  endpoint: string;
+  region: string;
+  bucket: string;
+  accessKey: string;
+  secretKey: string;
+  /** What is removed or written over is archived. */
+  versioned: boolean;
+}
+
+/** Calls a function when something changes in a directory of the gateway's machine, or in a bucket of a store. */
 export interface BucketDefinition {
-  /** Absolute. */
-  path: string;
+  /** Either a directory, absolute, or `s3`. */
+  path?: string | undefined;
+  s3?: S3Place | undefined;
   function: string;
   events: BucketEvent[];
   /** Of the path below the directory. */

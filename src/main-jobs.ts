@@ -118,7 +118,7 @@ function createTriggers(
     ...{ resources, store: store.schedules, queue, calls, functionOf, clock, log },
   });
   const buckets = new Buckets({
-    ...{ resources, store: store.objects, queue, calls, functionOf, clock, log },
+    ...{ resources, store: store.objects, queue, calls, functionOf, secretOf, clock, log },
   });
   const topics = new Topics({
     ...{ resources, store: store.messages, queue, payloads, functionOf, clock, log },

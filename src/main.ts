@@ -264,6 +264,7 @@ async function build(
       webhooks: new Webhooks({
         ...{ resources, registry, calls: queue.calls, refuseInput, bodies: wholeBodies },
         ...{ secrets: secretValues, clock, log },
+        lookNow: bucket => queue.buckets.lookNow(bucket),
       }),
       pinned: (entry, number) => functions.pinned(entry, number),
       adminToken,

@@ -31,9 +31,13 @@ async function list(context: Context): Promise<void> {
   if (out.json) return out.value(items);
   if (items.length === 0) return out.note(`No webhooks in the namespace ${client.namespace}.`);
   out.table([
-    ['NAME', 'FUNCTION', 'VERIFIED BY', 'ADDRESS'],
+    ['NAME', 'CALLS', 'VERIFIED BY', 'ADDRESS'],
     ...items.map(({ name, definition, paused, path }) => [
-      ...[paused ? `${name} (paused)` : name, definition.function, definition.verify.kind],
+      ...[
+        paused ? `${name} (paused)` : name,
+        definition.function ?? `bucket ${definition.bucket}`,
+        definition.verify.kind,
+      ],
       `${client.url}${path}`,
     ]),
   ]);

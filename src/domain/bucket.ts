@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { BucketDefinition, BucketEvent } from '../../client/api.ts';
 import { durationSchema } from './duration.ts';
 import { definitionLimits, nameSchema } from './function.ts';
+import { secretNameSchema } from './secret.ts';
 import { formatDuration } from './units.ts';
 
 export const bucketEvents = ['finalize', 'delete', 'archive', 'metadataUpdate'] as const;
@@ -24,7 +25,18 @@ export const bucketSchema = z
       .string()
       .max(4096)
       .refine(isAbsolute, 'expected an absolute path; in a manifest, one relative to it')
-      .refine(text => !text.includes('\0'), 'a NUL byte cannot be in a path'),
+      .refine(text => !text.includes('\0'), 'a NUL byte cannot be in a path')
+      .optional(),
+    s3: z
+      .strictObject({
+        endpoint: z.url({ protocol: /^https?$/, error: 'not an http address' }).max(2048),
+        region: z.string().min(1).max(64).default('us-east-1'),
+        bucket: z.string().min(1).max(255),
+        accessKey: secretNameSchema,
+        secretKey: secretNameSchema,
+        versioned: z.boolean().default(false),
+      })
+      .optional(),
     function: nameSchema,
     events: z.array(z.enum(bucketEvents)).min(1).max(bucketEvents.length).default(['finalize']),
     prefix: affixSchema,
@@ -41,6 +53,7 @@ export const bucketSchema = z
       .default('5s'),
     description: z.string().max(definitionLimits.descriptionCharsMax).default(''),
   })
+  .refine(({ path, s3 }) => (path === undefined) !== (s3 === undefined), 'say one of path and s3')
   .transform((given): BucketDefinition => given);
 
 export function isWatched({ prefix = '', suffix = '' }: BucketDefinition, key: string): boolean {
@@ -52,14 +65,19 @@ interface State {
   metadata: string;
 }
 
-/** What has happened to an object, as Cloud Storage tells it; undefined where nothing has. */
-export function eventOf(
+/** What has happened to an object, as Cloud Storage tells it. A bucket with versions archives what it does not show any more. */
+export function eventsOf(
   before: State | undefined,
   after: State | undefined,
-): BucketEvent | undefined {
-  if (after === undefined) return before === undefined ? undefined : 'delete';
-  if (before?.content !== after.content) return 'finalize';
-  return before.metadata === after.metadata ? undefined : 'metadataUpdate';
+  { isVersioned } = { isVersioned: false },
+): BucketEvent[] {
+  if (after === undefined) {
+    if (before === undefined) return [];
+    return [isVersioned ? 'archive' : 'delete'];
+  }
+  if (before?.content === after.content)
+    return before.metadata === after.metadata ? [] : ['metadataUpdate'];
+  return before !== undefined && isVersioned ? ['archive', 'finalize'] : ['finalize'];
 }
 
 /** As they are called in CloudEvents. */

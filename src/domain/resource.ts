@@ -73,25 +73,35 @@ export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>
     names: ({ function: name }) => [{ kind: 'function', name, key: 'function' }],
     beginsAnew: (before, after) => timingKey(before) !== timingKey(after),
   },
+  bucket: {
+    plural: 'buckets',
+    idPrefix: 'buc',
+    schema: bucketSchema,
+    names: ({ function: name, s3 }) => [
+      { kind: 'function', name, key: 'function' },
+      ...(s3 === undefined
+        ? []
+        : (['accessKey', 'secretKey'] as const).map(key => ({
+            ...{ kind: 'secret' as const, name: s3[key], key: `s3.${key}` },
+          }))),
+    ],
+    beginsAnew: (before, after) =>
+      (['path', 'prefix', 'suffix'] as const).some(key => before[key] !== after[key]) ||
+      before.s3?.endpoint !== after.s3?.endpoint ||
+      before.s3?.bucket !== after.s3?.bucket,
+  },
   webhook: {
     plural: 'webhooks',
     idPrefix: 'web',
     schema: webhookSchema,
-    names: ({ function: name, verify }) => [
-      { kind: 'function', name, key: 'function' },
+    names: ({ function: name, bucket, verify }) => [
+      ...(name === undefined ? [] : [{ kind: 'function' as const, name, key: 'function' }]),
+      ...(bucket === undefined ? [] : [{ kind: 'bucket' as const, name: bucket, key: 'bucket' }]),
       ...('secret' in verify
         ? [{ kind: 'secret' as const, name: verify.secret, key: 'verify.secret' }]
         : []),
     ],
     beginsAnew: () => false,
-  },
-  bucket: {
-    plural: 'buckets',
-    idPrefix: 'buc',
-    schema: bucketSchema,
-    names: ({ function: name }) => [{ kind: 'function', name, key: 'function' }],
-    beginsAnew: (before, after) =>
-      (['path', 'prefix', 'suffix'] as const).some(key => before[key] !== after[key]),
   },
   notification: {
     plural: 'notifications',

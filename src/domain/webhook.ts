@@ -103,11 +103,20 @@ const alertsSchema = z
 
 export const webhookSchema = z
   .strictObject({
-    function: nameSchema,
+    function: nameSchema.optional(),
+    bucket: nameSchema.optional(),
     verify: verifySchema,
     alerts: alertsSchema.optional(),
     description: z.string().max(definitionLimits.descriptionCharsMax).default(''),
   })
+  .refine(
+    ({ function: name, bucket }) => (name === undefined) !== (bucket === undefined),
+    'say one of function and bucket',
+  )
+  .refine(
+    ({ bucket, alerts }) => bucket === undefined || alerts === undefined,
+    'alerts are for a function',
+  )
   .transform((given): WebhookDefinition => given);
 
 /** A text in a JSON body; undefined where it is none. */

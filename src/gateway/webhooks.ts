@@ -28,6 +28,8 @@ export interface WebhooksOptions {
   secrets: Pick<Secrets, 'valueOf'>;
   calls: Pick<Calls, 'submit'>;
   refuseInput(version: Version, body: Uint8Array): Promise<GatewayError | undefined>;
+  /** Something has changed in a bucket. */
+  lookNow(bucket: Resource<'bucket'>): void;
   bodies: WholeBodies;
   clock: Clock;
   log: Log;
@@ -73,7 +75,12 @@ export class Webhooks {
       throw new GatewayError('WEBHOOK_PAUSED', `webhook ${name} is paused`, {
         retryAfterMs: 60_000,
       });
-    const entry = registry.get(namespace, definition.function);
+    if (definition.bucket !== undefined) {
+      const bucket = resources.get('bucket', namespace, definition.bucket);
+      if (bucket !== undefined) this.#options.lookNow(bucket);
+      return answer(exchange, 202, '{}', 'application/json');
+    }
+    const entry = registry.get(namespace, definition.function!);
     if (entry === undefined)
       throw new GatewayError('FUNCTION_NOT_FOUND', `${definition.function} has been removed`);
     const arrived = { webhook, entry, eventId, body };

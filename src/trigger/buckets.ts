@@ -6,15 +6,18 @@
 import type { BucketEvent } from '../../client/api.ts';
 import type { Clock, Timer } from '../clock.ts';
 import type { Resource, Resources } from '../deploy/resources.ts';
-import { eventOf, isWatched, objectEvent } from '../domain/bucket.ts';
+import { eventsOf, isWatched, objectEvent } from '../domain/bucket.ts';
 import { parseDuration } from '../domain/units.ts';
+import { GatewayError } from '../errors.ts';
 import { newId, newTraceparent } from '../ids.ts';
 import type { Log } from '../log.ts';
 import type { Calls, QueuedFunction } from '../queue/calls.ts';
 import type { Queue } from '../queue/queue.ts';
 import type { NewJob } from '../store/jobs.ts';
 import type { ObjectRow, ObjectStore, Observation } from '../store/objects.ts';
-import { type FoundFile, listDirectory } from './directory.ts';
+import { listDirectory } from './directory.ts';
+import type { FoundObject } from './found-object.ts';
+import { listS3 } from './s3.ts';
 
 export interface BucketsOptions {
   resources: Resources;
@@ -22,6 +25,7 @@ export interface BucketsOptions {
   calls: Pick<Calls, 'jobOf'>;
   queue: Pick<Queue, 'look'>;
   functionOf(namespace: string, name: string): QueuedFunction | undefined;
+  secretOf(namespace: string, name: string): string | undefined;
   clock: Clock;
   log: Log;
 }
@@ -119,9 +123,8 @@ export class Buckets {
 
   async #lookOnce(watching: Watching): Promise<void> {
     const { store, queue, clock, log } = this.#options;
-    const { row, definition } = watching.bucket;
-    const isWanted = (key: string) => isWatched(definition, key);
-    const { files, unsettled } = await listDirectory(definition.path, isWanted, clock.now());
+    const { row } = watching.bucket;
+    const objects = this.#objectsOf(watching.bucket);
     let batch: Observation[] = [];
     const note = async () => {
       const noted = await store.observe(row.id, batch, clock.now());
@@ -131,9 +134,8 @@ export class Buckets {
         log.warn('the queue of the function is full; changes wait', { bucket: row.name });
       return noted !== 'full';
     };
-    for await (const change of this.#changes(watching.bucket, files)) {
-      // It may be half of what it will be.
-      if (change.file !== undefined && unsettled.has(change.file.key)) continue;
+    for await (const change of this.#changes(watching.bucket, objects)) {
+      if (change.file?.isUnsettled) continue;
       batch.push(await this.#observationOf(watching.bucket, change));
       if (batch.length < notedAtOnce) continue;
       if (!(await note()) || this.#watching.get(row.id) !== watching) return;
@@ -141,21 +143,50 @@ export class Buckets {
     if (batch.length > 0) await note();
   }
 
+  async *#objectsOf({ row, definition }: Bucket): AsyncIterable<FoundObject> {
+    const { secretOf, clock } = this.#options;
+    const isWanted = (key: string) => isWatched(definition, key);
+    if (definition.s3 === undefined)
+      return yield* await listDirectory(definition.path!, isWanted, clock.now());
+    const [accessKey, secretKey] = (['accessKey', 'secretKey'] as const).map(key => {
+      const name = definition.s3![key];
+      const value = secretOf(row.namespace, name);
+      if (value !== undefined) return value;
+      throw new GatewayError('SECRET_MISSING', `there is no secret ${name} in ${row.namespace}`);
+    }) as [string, string];
+    const keys = { accessKey, secretKey };
+    for await (const found of listS3(definition.s3, keys, definition.prefix ?? ''))
+      if (isWanted(found.key)) yield found;
+  }
+
+  /** Somebody says that something has changed: looked at now, and not when it is time. */
+  lookNow(bucket: Bucket): void {
+    const watching = this.#watching.get(bucket.row.id);
+    if (watching === undefined) return;
+    watching.timer?.cancel();
+    void watching.looking?.then(() => {
+      if (this.#watching.get(bucket.row.id) !== watching) return;
+      // The look that has just ended may have planned the next one.
+      watching.timer?.cancel();
+      this.#look(watching);
+    });
+  }
+
   /** What is there and what was noted, side by side in the order of their keys: those that differ. */
   async *#changes(
     { row }: Bucket,
-    files: readonly FoundFile[],
-  ): AsyncIterable<{ file: FoundFile | undefined; noted: ObjectRow | undefined }> {
+    files: AsyncIterable<FoundObject>,
+  ): AsyncIterable<{ file: FoundObject | undefined; noted: ObjectRow | undefined }> {
     const noted = this.#noted(row.id);
     let next = (await noted.next()).value as ObjectRow | undefined;
     const order = (a: string, b: string) => Buffer.compare(Buffer.from(a), Buffer.from(b));
-    for (const file of files) {
+    for await (const file of files) {
       while (next !== undefined && order(next.key, file.key) < 0) {
         yield { file: undefined, noted: next };
         next = (await noted.next()).value as ObjectRow | undefined;
       }
       const isSame = next?.key === file.key;
-      if (eventOf(isSame ? next : undefined, file) !== undefined)
+      if (eventsOf(isSame ? next : undefined, file).length > 0)
         yield { file, noted: isSame ? next : undefined };
       if (isSame) next = (await noted.next()).value as ObjectRow | undefined;
     }
@@ -178,27 +209,33 @@ export class Buckets {
 
   async #observationOf(
     bucket: Bucket,
-    { file, noted }: { file: FoundFile | undefined; noted: ObjectRow | undefined },
+    { file, noted }: { file: FoundObject | undefined; noted: ObjectRow | undefined },
   ): Promise<Observation> {
-    const event = eventOf(noted, file)!;
-    const key = (file ?? noted)!.key;
-    const isAsked = isWatched(bucket.definition, key) && !isOlder(bucket, file);
-    const job =
-      isAsked && bucket.definition.events.includes(event)
-        ? await this.#jobOf(bucket, event, file ?? { key, content: noted!.content })
-        : undefined;
+    const { definition } = bucket;
+    const { key } = (file ?? noted)!;
+    const isAsked = isWatched(definition, key) && !isOlder(bucket, file);
+    const events = eventsOf(noted, file, { isVersioned: definition.s3?.versioned === true });
+    const jobs: NewJob[] = [];
+    for (const event of isAsked ? events : []) {
+      if (!definition.events.includes(event)) continue;
+      // Of what it was there is no more than was noted.
+      const told =
+        event === 'archive' || file === undefined ? { key, content: noted!.content } : file;
+      const job = await this.#jobOf(bucket, event, told);
+      if (job !== undefined) jobs.push(job);
+    }
     return {
       key,
       ...(noted !== undefined && { before: noted }),
       ...(file !== undefined && { after: { content: file.content, metadata: file.metadata } }),
-      jobs: job === undefined ? [] : [job],
+      jobs,
     };
   }
 
   async #jobOf(
     { row, definition }: Bucket,
     event: BucketEvent,
-    file: Pick<FoundFile, 'key' | 'content'> & Partial<FoundFile>,
+    file: Pick<FoundObject, 'key' | 'content'> & Partial<FoundObject>,
   ): Promise<NewJob | undefined> {
     const { functionOf, calls, clock, log } = this.#options;
     const called = functionOf(row.namespace, definition.function);
@@ -222,12 +259,13 @@ export class Buckets {
   }
 }
 
-/** The clock of a file system stands still between two ticks. */
-const tickMs = 50;
+/** The clock of a file system stands still between two ticks; that of a store is another one, and counts seconds. */
+const marginMs = { path: 50, s3: 5000 };
 
 /** It was there when the bucket was made, or resumed: none of its business, unless it is asked for. */
-function isOlder({ row, definition }: Bucket, file: FoundFile | undefined): boolean {
+function isOlder({ row, definition }: Bucket, file: FoundObject | undefined): boolean {
+  const margin = definition.s3 === undefined ? marginMs.path : marginMs.s3;
   return (
-    file !== undefined && definition.existing === 'ignore' && file.changedMs < row.sinceMs - tickMs
+    file !== undefined && definition.existing === 'ignore' && file.changedMs < row.sinceMs - margin
   );
 }

@@ -4,31 +4,20 @@ import { opendir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { bucketLimits } from '../domain/bucket.ts';
 import { GatewayError } from '../errors.ts';
-
-export interface FoundFile {
-  key: string;
-  bytes: number;
-  modifiedMs: number;
-  /** When it came here, or anything of it was changed. */
-  changedMs: number;
-  content: string;
-  metadata: string;
-}
+import type { FoundObject } from './found-object.ts';
 
 /** A file that was written to a moment ago may not be whole: it is looked at again. */
 const settleMs = 1000;
 
 /**
- * In order of their keys' bytes. `unsettled`: those that change still. Throws DATA_DIRECTORY_UNUSABLE where the directory
- * cannot be read: it is not taken for empty.
+ * In order of their keys' bytes. Throws DATA_DIRECTORY_UNUSABLE where the directory cannot be read: it is not taken for empty.
  */
 export async function listDirectory(
   path: string,
   isWanted: (key: string) => boolean,
   nowMs: number,
-): Promise<{ files: FoundFile[]; unsettled: Set<string> }> {
-  const files: FoundFile[] = [];
-  const unsettled = new Set<string>();
+): Promise<FoundObject[]> {
+  const files: FoundObject[] = [];
   const open = [''];
   for (let below = open.pop(); below !== undefined; below = open.pop()) {
     for (const entry of await entriesOf(join(path, below), below === '')) {
@@ -39,11 +28,11 @@ export async function listDirectory(
       const found = await stat(join(path, key), { bigint: true }).catch(() => undefined);
       if (found === undefined) continue;
       const modifiedMs = Number(found.mtimeMs);
-      if (Math.abs(nowMs - modifiedMs) < settleMs) unsettled.add(key);
       files.push({
         ...{ key, bytes: Number(found.size), modifiedMs, changedMs: Number(found.ctimeMs) },
         content: `${found.size}-${found.mtimeNs}-${found.ino}`,
         metadata: `${found.ctimeNs}-${found.mode}`,
+        isUnsettled: Math.abs(nowMs - modifiedMs) < settleMs,
       });
       if (files.length > bucketLimits.bucketObjectsMax) {
         const detail = `${path} holds more than ${bucketLimits.bucketObjectsMax} files`;
@@ -51,10 +40,7 @@ export async function listDirectory(
       }
     }
   }
-  return {
-    files: files.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key))),
-    unsettled,
-  };
+  return files.sort((a, b) => Buffer.compare(Buffer.from(a.key), Buffer.from(b.key)));
 }
 
 async function entriesOf(path: string, isTop: boolean): Promise<Dirent[]> {
