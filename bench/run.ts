@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util';
 import { closeConnections } from './lib/http.ts';
 import { endWithUs } from './lib/processes.ts';
 import { machine, Table } from './lib/report.ts';
+import { backlog } from './suites/backlog.ts';
 import { cold } from './suites/cold.ts';
 import { density } from './suites/density.ts';
 import { prompt } from './suites/prompt.ts';
@@ -20,7 +21,16 @@ import { scale } from './suites/scale.ts';
 import type { Suite } from './suites/suite.ts';
 import { warm } from './suites/warm.ts';
 
-const suites: Record<string, Suite> = { warm, queue, records, cold, prompt, density, scale };
+const suites: Record<string, Suite> = {
+  warm,
+  queue,
+  backlog,
+  records,
+  cold,
+  prompt,
+  density,
+  scale,
+};
 const page = join(import.meta.dirname, '../docs/internals/benchmarks.md');
 
 /** Above this, something else takes a processor from what is measured. */

@@ -35,6 +35,8 @@ type Bucket = Resource<'bucket'>;
 interface Watching {
   bucket: Bucket;
   timer: Timer | undefined;
+  /** A look that nobody waits for any more ends at once. */
+  readonly left: AbortController;
   looking: Promise<void> | undefined;
   /** Said once, until it can be read again. */
   isBroken: boolean;
@@ -78,7 +80,8 @@ export class Buckets {
   #follow(bucket: Bucket): void {
     const { id, isPaused } = bucket.row;
     if (isPaused || this.#state !== 'running' || this.#watching.has(id)) return;
-    const watching = { bucket, timer: undefined, looking: undefined, isBroken: false };
+    const left = new AbortController();
+    const watching = { bucket, timer: undefined, left, looking: undefined, isBroken: false };
     this.#watching.set(id, watching);
     this.#look(watching);
   }
@@ -88,6 +91,7 @@ export class Buckets {
     if (watching === undefined) return;
     this.#watching.delete(id);
     watching.timer?.cancel();
+    watching.left.abort();
     await watching.looking;
   }
 
@@ -109,7 +113,7 @@ export class Buckets {
           watching.isBroken = false;
         },
         error => {
-          if (!watching.isBroken)
+          if (!watching.isBroken && !watching.left.signal.aborted)
             log.error('a bucket cannot be looked at', { bucket: row.name, error });
           watching.isBroken = true;
         },
@@ -124,7 +128,8 @@ export class Buckets {
   async #lookOnce(watching: Watching): Promise<void> {
     const { store, queue, clock, log } = this.#options;
     const { row } = watching.bucket;
-    const objects = this.#objectsOf(watching.bucket);
+    const { signal } = watching.left;
+    const objects = this.#objectsOf(watching.bucket, signal);
     let batch: Observation[] = [];
     const note = async () => {
       const noted = await store.observe(row.id, batch, clock.now());
@@ -143,11 +148,11 @@ export class Buckets {
     if (batch.length > 0) await note();
   }
 
-  async *#objectsOf({ row, definition }: Bucket): AsyncIterable<FoundObject> {
+  async *#objectsOf({ row, definition }: Bucket, signal: AbortSignal): AsyncIterable<FoundObject> {
     const { secretOf, clock } = this.#options;
     const isWanted = (key: string) => isWatched(definition, key);
     if (definition.s3 === undefined)
-      return yield* await listDirectory(definition.path!, isWanted, clock.now());
+      return yield* await listDirectory(definition.path!, { isWanted, nowMs: clock.now(), signal });
     const [accessKey, secretKey] = (['accessKey', 'secretKey'] as const).map(key => {
       const name = definition.s3![key];
       const value = secretOf(row.namespace, name);
@@ -155,7 +160,10 @@ export class Buckets {
       throw new GatewayError('SECRET_MISSING', `there is no secret ${name} in ${row.namespace}`);
     }) as [string, string];
     const keys = { accessKey, secretKey };
-    for await (const found of listS3(definition.s3, keys, definition.prefix ?? ''))
+    for await (const found of listS3(definition.s3, keys, {
+      prefix: definition.prefix ?? '',
+      signal,
+    }))
       if (isWanted(found.key)) yield found;
   }
 

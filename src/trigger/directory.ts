@@ -14,13 +14,17 @@ const settleMs = 1000;
  */
 export async function listDirectory(
   path: string,
-  isWanted: (key: string) => boolean,
-  nowMs: number,
+  {
+    isWanted,
+    nowMs,
+    signal,
+  }: { isWanted(key: string): boolean; nowMs: number; signal: AbortSignal },
 ): Promise<FoundObject[]> {
   const files: FoundObject[] = [];
   const open = [''];
   for (let below = open.pop(); below !== undefined; below = open.pop()) {
     for (const entry of await entriesOf(join(path, below), below === '')) {
+      signal.throwIfAborted();
       const key = below === '' ? entry.name : `${below}/${entry.name}`;
       if (entry.isDirectory()) open.push(key);
       if (!entry.isFile() || key.length > bucketLimits.objectKeyCharsMax || !isWanted(key))

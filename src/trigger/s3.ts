@@ -18,7 +18,7 @@ const answerMsMax = 30_000;
 export async function* listS3(
   { endpoint, region, bucket }: S3Place,
   { accessKey, secretKey }: S3Credentials,
-  prefix: string,
+  { prefix, signal }: { prefix: string; signal: AbortSignal },
 ): AsyncGenerator<FoundObject> {
   const { AwsClient } = await import('aws4fetch');
   const client = new AwsClient({
@@ -32,7 +32,7 @@ export async function* listS3(
     const query = { 'list-type': '2', 'encoding-type': 'url', prefix };
     for (const [name, value] of Object.entries(query)) url.searchParams.set(name, value);
     if (token !== undefined) url.searchParams.set('continuation-token', token);
-    const text = await answerTo(client, url);
+    const text = await answerTo(client, url, signal);
     for (const [, entry] of text.matchAll(/<Contents>(.*?)<\/Contents>/gs)) yield foundIn(entry!);
     token =
       field(text, 'IsTruncated') === 'true' ? field(text, 'NextContinuationToken') : undefined;
@@ -42,6 +42,7 @@ export async function* listS3(
 async function answerTo(
   client: { sign(url: string): Promise<Request> },
   url: URL,
+  signal: AbortSignal,
 ): Promise<string> {
   let response: Response;
   let text: string;
@@ -49,7 +50,7 @@ async function answerTo(
     const request = await client.sign(String(url));
     response = await fetch(request, {
       redirect: 'error',
-      signal: AbortSignal.timeout(answerMsMax),
+      signal: AbortSignal.any([signal, AbortSignal.timeout(answerMsMax)]),
     });
     text = await response.text();
   } catch (cause) {
