@@ -46,6 +46,7 @@ import { openedBlocksMax } from '../src/store/records/search.ts';
 import { writeLimits } from '../src/store/records/sqlite.ts';
 import { slotsKeptMax } from '../src/store/schedules.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
+import { attributesHeaderCharsMax } from '../src/trigger/message-shapes.ts';
 import { notificationsRunningMax } from '../src/trigger/notifications.ts';
 import { publishLimits } from '../src/trigger/topics.ts';
 
@@ -254,6 +255,7 @@ function topicRows(): string {
 | \`attributesMax\` | attributes of a message | ${count(t.attributesMax)} | fixed | ${invalid} |
 | \`attributeKeyCharsMax\`, \`attributeValueCharsMax\` | the name and the value of one | ${t.attributeKeyCharsMax}, ${count(t.attributeValueCharsMax)} characters | fixed | ${invalid} |
 | \`orderingKeyCharsMax\` | an ordering key | ${count(t.orderingKeyCharsMax)} characters | fixed | ${invalid} |
+| \`attributesHeaderCharsMax\` | \`X-Fnway-Attributes\` of a raw message | ${count(attributesHeaderCharsMax)} characters | fixed | it is left out |
 | \`deliveriesAtOnce\` | deliveries of a publication in one transaction | ${count(deliveriesAtOnce)} | fixed | a publication is several |
 | \`seekMessagesMax\` | messages that a seek brings back | ${count(seekMessagesMax)} | fixed | ${error('QUERY_INVALID')} |
 | \`tailBytesMax\` | messages that a follower has not read | ${bytes(unread)} | fixed | it misses some |

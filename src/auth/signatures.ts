@@ -93,7 +93,10 @@ function bySlack({ headers, body }: Received, secret: string): Signed | undefine
 
 function byStandard({ headers, body }: Received, secret: string): Signed | undefined {
   const [id, seconds] = [headers.get('webhook-id'), headers.get('webhook-timestamp') ?? ''];
-  const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
+  const text = secret.replace(/^whsec_/, '');
+  // What is no base64 would be a key that anybody knows: none.
+  if (!/^[A-Za-z0-9+/]{16,}={0,2}$/.test(text)) return undefined;
+  const key = Buffer.from(text, 'base64');
   const expected = sign('sha256', key, `${id}.${seconds}.`, body).digest('base64');
   const isSigned = (headers.get('webhook-signature') ?? '')
     .split(' ')

@@ -43,7 +43,7 @@ export class Resources {
   readonly #options: ResourcesOptions;
   readonly #byKey = new Map<string, Resource>();
   readonly #byId = new Map<string, Resource>();
-  readonly #listeners: Array<(change: ResourceChange) => void> = [];
+  readonly #listeners: Array<(change: ResourceChange) => Promise<void> | void> = [];
   readonly #turn = new Turn();
   /** Set by whoever knows functions. */
   check: Check = () => {};
@@ -56,7 +56,8 @@ export class Resources {
     for (const row of await this.#options.store.resources.list()) this.#keep(this.#open(row));
   }
 
-  onChange(listener: (change: ResourceChange) => void): void {
+  /** What a listener resolves is waited for: until then the change is not answered. */
+  onChange(listener: (change: ResourceChange) => Promise<void> | void | undefined): void {
     this.#listeners.push(listener);
   }
 
@@ -141,7 +142,7 @@ export class Resources {
       await this.#options.store.resources.remove(before.row.id);
       this.#byKey.delete(keyOf(kind, namespace, name));
       this.#byId.delete(before.row.id);
-      this.#tell({ before });
+      await this.#tell({ before });
     });
   }
 
@@ -170,7 +171,7 @@ export class Resources {
       throw new GatewayError('REVISION_CONFLICT', `${row.kind} ${row.name} was changed meanwhile`);
     const after = this.#open(stored) as Resource<K>;
     this.#keep(after);
-    this.#tell({ ...(before !== undefined && { before }), after });
+    await this.#tell({ ...(before !== undefined && { before }), after });
     return after;
   }
 
@@ -185,8 +186,8 @@ export class Resources {
     this.#byId.set(id, resource);
   }
 
-  #tell(change: ResourceChange): void {
-    for (const listener of this.#listeners) listener(change);
+  async #tell(change: ResourceChange): Promise<void> {
+    await Promise.all(this.#listeners.map(listener => listener(change)));
   }
 }
 

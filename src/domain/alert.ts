@@ -33,7 +33,10 @@ export function alertsIn(payload: z.output<typeof alertsPayloadSchema>, nowMs: n
   return payload.alerts.map(alert => ({
     ...alert,
     status: alert.status ?? (isOver(alert.endsAt, nowMs) ? 'resolved' : 'firing'),
-    fingerprint: alert.fingerprint || fingerprintOf(alert.labels),
+    // It becomes part of a header.
+    fingerprint: /^[\x21-\x7e]{1,128}$/.test(alert.fingerprint)
+      ? alert.fingerprint
+      : fingerprintOf(alert.labels),
   }));
 }
 

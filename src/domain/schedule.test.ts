@@ -179,6 +179,7 @@ describe('a definition', () => {
     [{ cron: undefined, every: '1d', timezone: 'UTC' }, /timezone: it is for cron/],
     [{ cron: undefined, every: '1d', start: '2021-01-01' }, /start: not a time/],
     [{ cron: undefined, every: '1d', start: '2021-13-01T00:00:00Z' }, /start: not a time/],
+    [{ cron: undefined, every: '1d', start: '+275760-09-13T00:00:00.000Z' }, /start: not a time/],
     [{ catchUpMax: 1001 }, /catchUpMax/],
     [{ overlap: 'never' }, /overlap/],
     [{ body: 'x'.repeat(65_537) }, /body: more than 65536 bytes/],

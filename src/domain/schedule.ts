@@ -32,12 +32,15 @@ const everySchema = z
   .refine(text => (parseDuration(text) ?? 0) <= scheduleLimits.everyMsMax, 'at most 366d')
   .transform(text => formatDuration(parseDuration(text)!));
 
+/** Of the years that are written with four digits. */
+const yearsEndMs = Date.UTC(10_000, 0, 1);
+
 const startSchema = z
   .string('expected a time such as 2026-01-31T04:00:00Z')
   .transform((text, ctx) => {
     const hasZone = /T.*(?:Z|[+-]\d\d:?\d\d)$/.test(text);
     const ms = Date.parse(text);
-    if (hasZone && !Number.isNaN(ms)) return new Date(ms).toISOString();
+    if (hasZone && ms >= 0 && ms < yearsEndMs) return new Date(ms).toISOString();
     ctx.addIssue({ code: 'custom', message: 'not a time; write 2026-01-31T04:00:00Z' });
     return z.NEVER;
   });

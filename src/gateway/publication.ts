@@ -177,12 +177,24 @@ function checked(messages: Message[]): Message[] {
     if (pairs.length > attributesMax) return told(`more than ${attributesMax} attributes`);
     if (pairs.some(([, value]) => value.length > attributeValueCharsMax))
       return told(`an attribute of more than ${attributeValueCharsMax} characters`);
+    if (![orderingKey, ...pairs.flat()].every(part => part.isWellFormed()))
+      return told('half of a pair of characters');
+    const asHeader = pairs.find(([key, value]) => !isHeaderSafe(key, value));
+    if (asHeader !== undefined)
+      return told(`${JSON.stringify(asHeader[0])} becomes a header, and cannot be one`);
     if (orderingKey.length > orderingKeyCharsMax)
       return told(`a key of more than ${orderingKeyCharsMax} characters`);
     return [];
   });
   if (issues.length > 0) throw invalid(issues);
   return messages;
+}
+
+/** Attributes that are headers where the message is delivered: the type of its data, and those of a CloudEvent. */
+function isHeaderSafe(key: string, value: string): boolean {
+  if (key === 'content-type') return /^[\x20-\x7e]{1,256}$/.test(value);
+  // Values of a CloudEvent are percent-encoded.
+  return !key.startsWith('ce-') || eventName.test(key.slice(3));
 }
 
 function invalid(issues: Issue[]): GatewayError {

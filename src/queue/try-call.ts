@@ -54,6 +54,7 @@ export function callOf(
   { head, body }: { head: CallHead; body: Uint8Array },
   attempt: number,
 ): Call {
+  refuseHeaders(head.headers);
   return {
     ...{ id: job.id, version, attempt },
     ...{ method: head.method, target: head.target, headers: head.headers, body },
@@ -63,6 +64,20 @@ export function callOf(
     ...{ deadlineMs: Number.POSITIVE_INFINITY, gathering: false, instance: undefined },
   };
 }
+
+/**
+ * What no reader of HTTP has looked at: one byte that no header may have would make others of it. Throws REQUEST_MALFORMED.
+ */
+function refuseHeaders(headers: HeaderPairs): void {
+  const bad = headers.find(part => forbidden.test(part));
+  if (bad === undefined) return;
+  const detail = 'a header of the job has a character that none may have';
+  throw new GatewayError('REQUEST_MALFORMED', detail);
+}
+
+/** Beyond Latin-1, a character is cut to its low byte on its way: that may be one of these too. */
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is about
+const forbidden = /[\0-\x08\x0a-\x1f\x7f\u0100-\uffff]/;
 
 /** Never throws. */
 export async function tryCall(

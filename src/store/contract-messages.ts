@@ -39,6 +39,7 @@ export function messagesContract(define: Define): void {
   definePublishing(define);
   definePulling(define);
   defineHistory(define);
+  defineLanes(define);
   defineDead(define);
   defineRedriving(define);
 }
@@ -127,7 +128,9 @@ function definePulling(define: Define): void {
     const [first] = await claim(jobs, noon, 'sub_pull');
     assert.deepEqual(await claim(jobs, noon + 999, 'sub_pull'), []);
     const [second] = await claim(jobs, noon + 1000, 'sub_pull');
-    assert.deepEqual([second!.id, second!.lost, second!.lease], [first!.id, 1, 2]);
+    // Whoever held it has had its try: that is no gateway that was lost.
+    const { id, attempts, lost, lease } = second!;
+    assert.deepEqual([id, attempts, lost, lease], [first!.id, 1, 0, 2]);
     assert.deepEqual(await jobs.settle([ending(first!)]), ['lost']);
   });
 
@@ -175,13 +178,58 @@ function defineHistory(define: Define): void {
     const again = three.map(message => buildDelivery(message, { orderKey: 'k' }));
     const gone = buildDelivery({ id: 'msg_none' });
     // The one that runs is left alone, and the one that waits has not lost its message on the way.
-    assert.deepEqual(await messages.seek('sub_a', [...again, gone], noon), {
+    const place = { lane: 'sub_a', sinceMs: noon, deliveries: [...again, gone] };
+    assert.deepEqual(await messages.seek(place, noon), {
       ...{ dropped: 1, added: 2 },
     });
     const [first] = await claim(jobs);
     assert.deepEqual([first!.id, first!.sealedInput], [again[0]!.id, old!.sealed]);
     await jobs.settle([ending(first!), ending(leased!)]);
     assert.deepEqual(idsOf(await claim(jobs)), [again[2]!.id]);
+  });
+
+  define('what was published while a seek looked stays, behind what it brings', async store => {
+    const { jobs, messages } = store;
+    const [old, late, before] = [buildMessage(), buildMessage(), buildMessage()];
+    const keep = { publishedMs: noon + 5, keepUntilMs: noon + hour };
+    const key = { orderKey: 'k' };
+    const waiting = buildDelivery(late, { ...key, acceptedMs: noon + 5 });
+    const messagesOfAll = [{ ...old, ...keep }, { ...late, ...keep }, before];
+    const deliveries = [buildDelivery(before, { acceptedMs: noon }), waiting];
+    await messages.publish({ messages: messagesOfAll, deliveries }, noon);
+    const again = buildDelivery(old, { ...key, acceptedMs: noon + 5 });
+    const place = { lane: 'sub_a', sinceMs: noon + 5, deliveries: [again] };
+    assert.deepEqual(await messages.seek(place, noon), { dropped: 1, added: 1 });
+    const [first, ...none] = await claim(jobs);
+    assert.deepEqual([first!.id, none], [again.id, []]);
+    await jobs.settle([ending(first!)]);
+    assert.deepEqual(idsOf(await claim(jobs)), [waiting.id]);
+  });
+}
+
+function defineLanes(define: Define): void {
+  define('a delivery says nothing of a lane’s room that somebody has said', async store => {
+    const { jobs, messages } = store;
+    const [one, two] = [buildMessage(), buildMessage()];
+    await messages.publish({ messages: [one], deliveries: [buildDelivery(one)] }, noon);
+    await jobs.setRoom([{ id: 'sub_a', runningMax: 0 }]);
+    await messages.publish({ messages: [two], deliveries: [buildDelivery(two)] }, noon);
+    assert.deepEqual(await claim(jobs), []);
+    await jobs.setRoom([{ id: 'sub_a', runningMax: 9 }]);
+    assert.equal((await claim(jobs)).length, 2);
+  });
+
+  define('what is held of a lane that is emptied goes too, where it was pulled', async store => {
+    const { jobs, messages } = store;
+    const message = buildMessage();
+    const delivery = buildDelivery(message, { laneId: 'sub_pull', runningMax: 0 });
+    await messages.publish({ messages: [message], deliveries: [delivery] }, noon);
+    const [leased] = await claim(jobs, noon, 'sub_pull');
+    const options = { acceptedBeforeMs: noon + hour, nowMs: noon, limit: 9 };
+    assert.equal(await jobs.drop('sub_pull', options), 1);
+    assert.deepEqual(await jobs.settle([ending(leased!)]), ['lost']);
+    assert.deepEqual(await messages.messages(all), []);
+    assert.deepEqual(await jobs.counts(), []);
   });
 
   define('a lane that nobody serves any more is emptied', async ({ jobs, messages }) => {

@@ -65,6 +65,17 @@ function defineOverlap(define: Define): void {
     assert.equal((fired as Array<{ job?: string }>)[0]!.job, third.job.id);
   });
 
+  define('a slot is skipped however many were since the one whose job runs', async store => {
+    const { schedules } = store;
+    await schedules.fire([buildFiring(noon, { skipsOverlap: true }).firing], noon);
+    for (let i = 1; i <= slotsKeptMax + 5; i++) {
+      const { firing } = buildFiring(noon + i * minute, { skipsOverlap: true });
+      const [decided] = await schedules.fire([firing], noon);
+      assert.equal((decided as Array<{ outcome: string }>)[0]!.outcome, 'skipped', String(i));
+    }
+    assert.equal((await schedules.slots('sch_a', 999)).length, slotsKeptMax + 1);
+  });
+
   define('of two slots in one firing, the second is skipped behind the first', async store => {
     const [one, two] = [buildJob(), buildJob()];
     const { firing } = buildFiring(noon + minute, {

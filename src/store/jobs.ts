@@ -67,7 +67,10 @@ export interface NewJob extends JobFacts {
 
 export interface Lane {
   id: string;
-  /** Of this lane, over all gateways. The newest job's count. 0: only those run that are claimed by its name. */
+  /**
+   * Of this lane, over all gateways. The newest job's count, but for deliveries: theirs is said by `setRoom`, once there is a
+   * lane. 0: only those run that are claimed by its name.
+   */
   runningMax: number;
   waitingMax: number;
 }
@@ -173,7 +176,8 @@ export interface JobStore {
   /** In order; what is refused leaves nothing. */
   enqueue(jobs: NewJob[], nowMs: number): Promise<Enqueued[]>;
   /**
-   * Leases up to `limit` jobs. Those whose lease has run out are ready again first, with one more `lost`.
+   * Leases up to `limit` jobs. Those whose lease has run out are ready again first, with one more `lost`; in a lane whose jobs
+   * are claimed by name, with one more attempt.
    * `nextMs`: when a job that waits for its time, or for the end of a lease, is to be looked at.
    */
   claim(options: {
@@ -210,7 +214,10 @@ export interface JobStore {
     query: { namespace: string; lane?: string; cause?: string; id?: string },
     options: { nowMs: number; limit: number },
   ): Promise<{ removed: number; blobs: string[] }>;
-  /** Forgets up to `limit` of what waits in a lane, which nobody serves any more, accepted before a time; and then the lane. How many. */
+  /**
+   * Forgets up to `limit` of what waits in a lane, which nobody serves any more, accepted before a time, and of what somebody
+   * holds who has claimed it by name; and then the lane. How many.
+   */
   drop(
     lane: string,
     options: { acceptedBeforeMs: number; nowMs: number; limit: number },

@@ -73,7 +73,10 @@ export class MemoryJobs implements JobStore {
     if (job.message !== undefined && !this.#messages.has(job.message)) return 'gone' as const;
     if (this.#waiting(lane.id) >= lane.waitingMax) return 'full' as const;
     if (this.#find(job.id) !== undefined || this.#ended.has(job.id)) throw new Error(idRule);
-    this.#lanes.set(lane.id, { ...lane, servedAt: this.#lanes.get(lane.id)?.servedAt ?? 0 });
+    const there = this.#lanes.get(lane.id);
+    const said = job.kind === 'delivery' ? there?.runningMax : undefined;
+    const runningMax = said ?? lane.runningMax;
+    this.#lanes.set(lane.id, { ...lane, runningMax, servedAt: there?.servedAt ?? 0 });
     if (idempotency !== undefined) this.#keys.set(idempotency.key, { id: job.id, ...idempotency });
     if (redriven !== undefined) redriven.redriven = job.id;
     this.#live.push({
@@ -128,7 +131,9 @@ export class MemoryJobs implements JobStore {
 
   #giveBack(live: Live, nowMs: number): void {
     live.state = 'waiting';
-    live.lost++;
+    // Whoever pulled it had its try.
+    if (this.#lanes.get(live.job.lane.id)!.runningMax === 0) live.attempts++;
+    else live.lost++;
     live.dueMs = Math.min(live.dueMs, nowMs);
   }
 
@@ -284,8 +289,9 @@ export class MemoryJobs implements JobStore {
     lane: string,
     { acceptedBeforeMs, nowMs, limit }: { acceptedBeforeMs: number; nowMs: number; limit: number },
   ) {
+    const isPulled = this.#lanes.get(lane)?.runningMax === 0;
     const waiting = this.#live
-      .filter(({ job, state }) => job.lane.id === lane && state === 'waiting')
+      .filter(({ job, state }) => job.lane.id === lane && (state === 'waiting' || isPulled))
       .filter(({ job }) => job.acceptedMs < acceptedBeforeMs)
       .slice(0, limit);
     for (const live of waiting) this.#leave(live, nowMs);
@@ -316,11 +322,14 @@ export class MemoryJobs implements JobStore {
     yield* this.#messages.values();
   }
 
-  /** Of all that waits in a lane, another takes the place. */
-  replace(lane: string, deliveries: readonly NewJob[], nowMs: number) {
+  /** Of what waits in a lane, another takes the place; what was published since, and is not among it, comes behind it. */
+  replace(lane: string, sinceMs: number, deliveries: readonly NewJob[], nowMs: number) {
+    const names = new Set(deliveries.map(({ message }) => message));
     const waiting = this.#live.filter(
       ({ job, state }) => job.lane.id === lane && state === 'waiting',
     );
+    const isKept = ({ job }: Live) => job.acceptedMs >= sinceMs && !names.has(job.message);
+    const dropped = waiting.filter(live => !isKept(live));
     // Their messages are needed in a moment.
     for (const live of waiting) this.#live.splice(this.#live.indexOf(live), 1);
     const added = deliveries.filter(
@@ -330,8 +339,9 @@ export class MemoryJobs implements JobStore {
           nowMs,
         ) === 'accepted',
     ).length;
-    for (const { job } of waiting) this.#release(job.message, nowMs);
-    return { dropped: waiting.length, added };
+    this.#live.push(...waiting.filter(isKept));
+    for (const { job } of dropped) this.#release(job.message, nowMs);
+    return { dropped: dropped.length, added };
   }
 
   /** It goes at once where nobody needs it; a blob is told by `sweep`. */

@@ -23,6 +23,7 @@ export function createMemoryMessages(jobs: MemoryJobs): MessageStore {
         .slice(0, limit)
         .map(message => ({ ...message }));
     },
-    seek: async (lane, deliveries, nowMs) => jobs.replace(lane, deliveries, nowMs),
+    seek: async ({ lane, sinceMs, deliveries }, nowMs) =>
+      jobs.replace(lane, sinceMs, deliveries, nowMs),
   };
 }

@@ -29,13 +29,19 @@ export function createMemorySchedules(jobs: MemoryJobs): ScheduleStore {
       const outcome = isByHand ? 'by-hand' : 'fired';
       return keep(schedule, { ...row, outcome, job: job.id });
     });
+    const all = slots.get(schedule) ?? [];
+    // Whether one of them runs is asked at every slot.
+    const isKept = ({ job }: SlotRow, i: number) =>
+      i >= all.length - slotsKeptMax ||
+      (firing.skipsOverlap && job !== undefined && jobs.isLive(job));
+    slots.set(schedule, all.filter(isKept));
     return decided;
   }
 
   function keep(schedule: string, row: SlotRow): SlotRow {
     const others = (slots.get(schedule) ?? []).filter(({ slotMs }) => slotMs !== row.slotMs);
     const all = [...others, row].sort((a, b) => a.slotMs - b.slotMs);
-    slots.set(schedule, all.slice(-slotsKeptMax));
+    slots.set(schedule, all);
     return { ...row };
   }
 

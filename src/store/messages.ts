@@ -36,11 +36,11 @@ export interface MessageStore {
   }): Promise<NewMessage[]>;
   /**
    * Puts a lane to another place in the history of its topic: what waits in it goes, and these deliveries wait instead. Those
-   * whose message is being delivered, or is gone, are left out.
+   * whose message is being delivered, or is gone, are left out. What was published from that time on, and is not among them,
+   * came while they were looked for: it stays, behind them.
    */
   seek(
-    lane: string,
-    deliveries: NewJob[],
+    place: { lane: string; sinceMs: number; deliveries: NewJob[] },
     nowMs: number,
   ): Promise<{ dropped: number; added: number }>;
 }

@@ -34,7 +34,7 @@ export interface Firing {
 /** `moved`: somebody else has decided meanwhile. `full`: as many of the function's jobs wait as may; nothing was decided. */
 export type Fired = SlotRow[] | 'moved' | 'full';
 
-/** Of each schedule, so many of the last are remembered. */
+/** Of each schedule, so many of the last are remembered; where overlaps are skipped, also those whose jobs have not ended. */
 export const slotsKeptMax = 50;
 
 /** Of `ScheduleStore`, for whoever wraps it. */

@@ -110,13 +110,13 @@ export class DeadLetters {
     options: { version?: number | undefined; isDry: boolean },
   ): Promise<Redriven> {
     const result: Redriven = { redriven: [], left: [] };
-    for await (const job of this.#all(query)) {
+    for (const id of query.ids ?? (await this.#idsOf(query))) {
       try {
-        const as = await this.#redrive(job, options);
-        result.redriven.push({ id: job.id, as });
+        const job = await this.#find(query.namespace, id);
+        result.redriven.push({ id, as: await this.#redrive(job, options) });
       } catch (error) {
         if (!(error instanceof GatewayError)) throw error;
-        result.left.push({ id: job.id, reason: error.message });
+        result.left.push({ id, reason: error.message });
       }
     }
     return result;
@@ -135,24 +135,19 @@ export class DeadLetters {
     return sum;
   }
 
-  async *#all(
-    query: DeadQuery & { ids?: readonly string[] | undefined },
-  ): AsyncIterable<StoredJob> {
-    const { queue } = this.#options;
-    if (query.ids !== undefined) {
-      for (const id of query.ids) yield await this.#find(query.namespace, id);
-      return;
-    }
+  /** Those of one key in the order in which they died, which is that of their publication. */
+  async #idsOf(query: DeadQuery): Promise<string[]> {
+    const found: StoredJob[] = [];
     let after: string | undefined;
     for (;;) {
       const page = await this.#page(query, { limit: pageSize, after });
-      for (const { id } of page) {
-        const job = await queue.find(id);
-        if (job?.state === 'dead' && job.redriven === undefined) yield job;
-      }
-      if (page.length < pageSize) return;
+      found.push(...page);
+      if (page.length < pageSize) break;
       after = page.at(-1)!.id;
     }
+    return found
+      .sort((a, b) => a.endedMs! - b.endedMs! || a.acceptedMs - b.acceptedMs)
+      .map(({ id }) => id);
   }
 
   #page(

@@ -6,6 +6,9 @@ import type { MessageView, SubscriptionDefinition } from '../../client/api.ts';
 import type { HeaderPairs } from '../invoke/invoke.ts';
 import type { Published } from './topics.ts';
 
+/** Of a raw message's header; longer ones are left out: `wrapped` has them all. */
+export const attributesHeaderCharsMax = 8192;
+
 export interface Shape {
   headers: HeaderPairs;
   body: Uint8Array;
@@ -25,11 +28,12 @@ export function shapeOf(message: Published, to: DeliveredTo): Shape {
   if (message.attributes['ce-specversion'] !== undefined) return cloudEvent(message, own);
   if (to.payload === 'raw') {
     const { data, attributes } = message;
-    const told = Object.keys(attributes).length > 0;
+    const told = encodeURIComponent(JSON.stringify(attributes));
+    const isTold = Object.keys(attributes).length > 0 && told.length <= attributesHeaderCharsMax;
     return {
       headers: [
         ...['Content-Type', attributes['content-type'] ?? 'application/octet-stream', ...own],
-        ...(told ? ['X-Fnway-Attributes', encodeURIComponent(JSON.stringify(attributes))] : []),
+        ...(isTold ? ['X-Fnway-Attributes', told] : []),
       ],
       body: data,
     };

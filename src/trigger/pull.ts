@@ -47,7 +47,7 @@ export class Pull {
   /** Up to `limit` messages; none when there are none until the time is over. */
   async pull(
     subscription: Subscription,
-    { limit, waitMs }: { limit: number; waitMs: number },
+    { limit, waitMs, signal }: { limit: number; waitMs: number; signal: AbortSignal },
   ): Promise<ReceivedMessage[]> {
     const { topics, clock } = this.#options;
     refuseOthers(subscription);
@@ -55,8 +55,14 @@ export class Pull {
     const untilMs = clock.monotonicMs() + waitMs;
     for (;;) {
       // Before it is looked at: something may come meanwhile.
-      const woken = this.#woken(lane, Math.min(lookMs, untilMs - clock.monotonicMs()));
-      const received = isPaused ? [] : await this.#claim(subscription, limit);
+      const woken = this.#woken(lane, Math.min(lookMs, untilMs - clock.monotonicMs()), signal);
+      const received = isPaused || signal.aborted ? [] : await this.#claim(subscription, limit);
+      if (signal.aborted) {
+        // Nobody hears of it: as if it had not been pulled.
+        woken.cancel();
+        await this.#untouched(subscription, received);
+        return [];
+      }
       if (received.length > 0 || clock.monotonicMs() >= untilMs) {
         woken.cancel();
         return received;
@@ -68,7 +74,11 @@ export class Pull {
     }
   }
 
-  #woken(lane: string, ms: number): { promise: Promise<void>; cancel(): void } {
+  #woken(
+    lane: string,
+    ms: number,
+    signal: AbortSignal,
+  ): { promise: Promise<void>; cancel(): void } {
     const { topics, clock } = this.#options;
     let wake!: () => void;
     const promise = new Promise<void>(resolve => {
@@ -79,8 +89,10 @@ export class Pull {
     const cancel = () => {
       timer.cancel();
       forget();
+      signal.removeEventListener('abort', cancel);
       wake();
     };
+    signal.addEventListener('abort', cancel);
     return { promise, cancel };
   }
 
@@ -121,6 +133,25 @@ export class Pull {
     const dead = { subscription, message, cause, attempts: tried };
     await this.#die(job, dead, { isCounted: false });
     return undefined;
+  }
+
+  /** Given back at once, and no try was used up. */
+  async #untouched(
+    subscription: Subscription,
+    received: readonly ReceivedMessage[],
+  ): Promise<void> {
+    const { queue, clock, topics } = this.#options;
+    if (received.length === 0) return;
+    const nowMs = clock.now();
+    const outcome = { kind: 'retry', dueMs: nowMs } as const;
+    const acks = this.#parse(
+      subscription,
+      received.map(({ ackId }) => ackId),
+    );
+    await queue.settle(
+      acks.map(({ id, lease }) => ({ id, lease, nowMs, isCounted: false, outcome, next: [] })),
+    );
+    topics.wake(subscription.row.id);
   }
 
   /** Throws ACK_ID_INVALID for what is none, and ACK_ID_STALE when some are not held any more. */

@@ -49,6 +49,18 @@ export interface Published extends Message {
   publishedMs: number;
 }
 
+/** A message on its way: its payload is absent where nobody wants it. */
+interface KeptMessage {
+  given: Message;
+  payload?: { sealed: Uint8Array } | { blob: string };
+}
+
+export interface Publication {
+  published: Published;
+  message?: NewMessage;
+  deliveries: NewJob[];
+}
+
 export const publishLimits = {
   /** In one transaction; a publication that makes more is several. */
   deliveriesAtOnce: 10_000,
@@ -66,8 +78,6 @@ export class Topics {
   readonly #followers = new Map<string, Set<(message: Published) => void>>();
   /** Who pulls waits for these, by lane. */
   readonly #onDelivery = new Map<string, Set<() => void>>();
-  /** What is published to a topic while one of its subscriptions goes to another time would be in neither of its lists. */
-  readonly #seeking = new Map<string, Promise<unknown>>();
   readonly #policies = new WeakMap<Subscription, RetryPolicy>();
 
   constructor(options: TopicsOptions) {
@@ -77,24 +87,33 @@ export class Topics {
       if (kind !== 'subscription' && kind !== 'topic') return;
       this.#subscriptions = undefined;
       if (kind !== 'subscription') return;
-      const work =
-        after === undefined ? this.#drop(before!.row.id) : this.#makeRoom(after as Subscription);
-      void work.catch(error =>
-        options.log.error('the lane of a subscription is as it was', { error }),
-      );
+      const failed = (error: unknown) =>
+        options.log.error('the lane of a subscription is as it was, until the next start', {
+          error,
+        });
+      if (after !== undefined) return this.#makeRoom(after as Subscription).catch(failed);
+      // It may be long, and is not waited for.
+      void this.#drop(before!.row.id).catch(failed);
     });
   }
 
-  /** Forgets what waits for subscriptions that are no more: they were removed as a gateway died. */
+  /** What a gateway that died had not done: forgets what waits for subscriptions that are no more, and says the others' room. */
   async start(): Promise<void> {
     const { queue, resources } = this.#options;
     for (const lane of await queue.laneIds())
       if (lane.startsWith(laneSign) && resources.byId(lane) === undefined) await this.#drop(lane);
+    await Promise.all([...resources.all('subscription')].map(one => this.#makeRoom(one)));
+  }
+
+  /** Its room is theirs where they say none of their own. */
+  async functionChanged(namespace: string, name: string): Promise<void> {
+    for (const subscription of this.#options.resources.all('subscription'))
+      if (subscription.row.namespace === namespace && subscription.definition.function === name)
+        await this.#makeRoom(subscription);
   }
 
   /** Ids in order, once all are on disk. Throws QUEUE_FULL, and then those of a batch before may be. */
   async publish(topic: Topic, messages: readonly Message[]): Promise<string[]> {
-    await this.#seeking.get(topic.row.id);
     const subscriptions = this.subscriptionsOf(topic);
     const atOnce = Math.max(
       1,
@@ -108,26 +127,26 @@ export class Topics {
 
   async #publish(topic: Topic, given: readonly Message[]): Promise<string[]> {
     const { store, queue, payloads, clock } = this.#options;
-    const publications = await Promise.all(
-      given.map(message => this.publicationOf(topic, message)),
-    );
+    const kept = await Promise.all(given.map(message => this.#keep(topic, message)));
+    // From here to the store in one turn: who is paused, changed or removed now is so for all that is stored.
+    const publications = kept.map(one => this.#publicationOf(topic, one));
     const messages = publications.flatMap(({ message }) => message ?? []);
     const deliveries = publications.flatMap(publication => publication.deliveries);
-    if (
-      messages.length > 0 &&
-      (await store.publish({ messages, deliveries }, clock.now())) === 'full'
-    ) {
-      await payloads.remove(messages.map(({ blob }) => blob));
+    const stored =
+      messages.length === 0
+        ? 'accepted'
+        : await store.publish({ messages, deliveries }, clock.now());
+    const isKept = (i: number) => stored === 'accepted' && publications[i]!.message !== undefined;
+    const needless = kept.filter((_, i) => !isKept(i)).map(({ payload }) => payload);
+    await payloads.remove(needless.map(payload => blobOf(payload)));
+    if (stored === 'full') {
       const detail = `as many messages of topic ${topic.row.name} wait for one of its subscriptions as may`;
       throw new GatewayError('QUEUE_FULL', detail, { retryAfterMs: 1000 });
     }
     queue.look();
-    this.tell(
-      topic,
-      publications.map(({ published }) => published),
-      deliveries,
-    );
-    return publications.map(({ published }) => published.id);
+    const published = publications.map(publication => publication.published);
+    this.tell(topic, published, deliveries);
+    return published.map(({ id }) => id);
   }
 
   /** Who follows the topic, and who pulls, hears of what was accepted. */
@@ -138,31 +157,32 @@ export class Topics {
       for (const wake of this.#onDelivery.get(lane) ?? []) wake();
   }
 
+  /** Its payload on disk, where somebody wants it, or the topic keeps it. */
+  async #keep(topic: Topic, given: Message): Promise<KeptMessage> {
+    const { attributes, orderingKey, data } = given;
+    const isWanted = retentionMs(topic.definition) > 0 || this.#wanting(topic, given).length > 0;
+    if (!isWanted) return { given };
+    const head: MessageHead = { attributes, ...(orderingKey !== undefined && { orderingKey }) };
+    return { given, payload: await this.#options.payloads.keep(head, data) };
+  }
+
+  #wanting(topic: Topic, { attributes }: Message): Subscription[] {
+    return this.subscriptionsOf(topic).filter(({ definition }) => wants(definition, attributes));
+  }
+
   /** What is to be stored. No `message` where nobody wants it and the topic keeps none. */
-  async publicationOf(
-    topic: Topic,
-    given: Message,
-  ): Promise<{ published: Published; message?: NewMessage; deliveries: NewJob[] }> {
-    const { payloads, clock } = this.#options;
-    const publishedMs = clock.now();
+  #publicationOf(topic: Topic, { given, payload }: KeptMessage): Publication {
+    const publishedMs = this.#options.clock.now();
     const published = { ...given, id: newId('msg', publishedMs), publishedMs };
-    const keptMs = retentionMs(topic.definition);
-    const wanting = this.subscriptionsOf(topic).filter(({ definition }) =>
-      wants(definition, given.attributes),
+    if (payload === undefined) return { published, deliveries: [] };
+    const { id } = published;
+    const keepUntilMs = publishedMs + retentionMs(topic.definition);
+    const message = { id, topic: topic.row.id, publishedMs, keepUntilMs, ...payload };
+    const { orderingKey } = given;
+    const deliveries = this.#wanting(topic, given).map(subscription =>
+      this.deliveryOf(subscription, { id, publishedMs, orderingKey }),
     );
-    if (wanting.length === 0 && keptMs === 0) return { published, deliveries: [] };
-    const { attributes, orderingKey } = given;
-    const head: MessageHead = {
-      attributes,
-      ...(orderingKey !== undefined && { orderingKey }),
-    };
-    const message = {
-      ...{ id: published.id, topic: topic.row.id, publishedMs, keepUntilMs: publishedMs + keptMs },
-      ...(await payloads.keep(head, given.data)),
-    };
-    const deliveries = wanting.map(subscription =>
-      this.deliveryOf(subscription, { id: message.id, publishedMs, orderingKey }),
-    );
+    if (deliveries.length === 0 && keepUntilMs === publishedMs) return { published, deliveries };
     return { published, message, deliveries };
   }
 
@@ -237,9 +257,7 @@ export class Topics {
     { row, definition }: Subscription,
     message: Message,
     { attempts, publishedMs }: { attempts: number; publishedMs: number },
-  ): Promise<
-    { topic: Topic; publication: Awaited<ReturnType<Topics['publicationOf']>> } | undefined
-  > {
+  ): Promise<{ topic: Topic; publication: Publication } | undefined> {
     if (definition.deadLetter === undefined) return undefined;
     const topic = this.#options.resources.get('topic', row.namespace, definition.deadLetter);
     // It cannot be removed before the subscription.
@@ -247,11 +265,17 @@ export class Topics {
     const { namespace, name: subscription } = row;
     const source = { subscription, namespace, attempts, publishedMs };
     const attributes = deadLetterAttributes(message.attributes, source);
-    return { topic, publication: await this.publicationOf(topic, { ...message, attributes }) };
+    const kept = await this.#keep(topic, { ...message, attributes });
+    return { topic, publication: this.#publicationOf(topic, kept) };
   }
 
   follow(topic: Topic, follower: (message: Published) => void): () => void {
     return listen(this.#followers, topic.row.id, follower);
+  }
+
+  /** Something may be pulled. */
+  wake(lane: string): void {
+    for (const wake of this.#onDelivery.get(lane) ?? []) wake();
   }
 
   onDelivery(lane: string, wake: () => void): () => void {
@@ -259,24 +283,13 @@ export class Topics {
   }
 
   /** What was published before is done with; what was published since, and is still there, is delivered again. */
-  seek(subscription: Subscription, sinceMs: number): Promise<{ dropped: number; added: number }> {
-    const topic = this.#options.resources.find(
-      ...(['topic', subscription.row.namespace, subscription.definition.topic] as const),
-    );
-    const { id } = topic.row;
-    const before = this.#seeking.get(id) ?? Promise.resolve();
-    const work = before.catch(() => {}).then(() => this.#seek(topic, subscription, sinceMs));
-    const held = work
-      .catch(() => {})
-      .finally(() => {
-        if (this.#seeking.get(id) === held) this.#seeking.delete(id);
-      });
-    this.#seeking.set(id, held);
-    return work;
-  }
-
-  async #seek(topic: Topic, subscription: Subscription, sinceMs: number) {
-    const { store, payloads, queue, clock } = this.#options;
+  async seek(
+    subscription: Subscription,
+    sinceMs: number,
+  ): Promise<{ dropped: number; added: number }> {
+    const { resources, store, payloads, queue, clock } = this.#options;
+    const { namespace, id: lane } = subscription.row;
+    const topic = resources.find('topic', namespace, subscription.definition.topic);
     const deliveries: NewJob[] = [];
     let after: NewMessage | undefined;
     for (;;) {
@@ -297,7 +310,7 @@ export class Topics {
       after = page.at(-1);
       if (page.length < pageSize) break;
     }
-    const moved = await store.seek(subscription.row.id, deliveries, clock.now());
+    const moved = await store.seek({ lane, sinceMs, deliveries }, clock.now());
     queue.look();
     this.tell(topic, [], deliveries);
     return moved;
@@ -306,7 +319,7 @@ export class Topics {
   async #makeRoom(subscription: Subscription): Promise<void> {
     const { id, runningMax } = this.laneOf(subscription);
     await this.#options.queue.setRoom({ id, runningMax });
-    for (const wake of this.#onDelivery.get(id) ?? []) wake();
+    this.wake(id);
   }
 
   #drop(lane: string): Promise<void> {
@@ -322,4 +335,8 @@ function listen<T>(listeners: Map<string, Set<T>>, key: string, listener: T): ()
     set.delete(listener);
     if (set.size === 0) listeners.delete(key);
   };
+}
+
+function blobOf(payload: KeptMessage['payload']): string | undefined {
+  return payload !== undefined && 'blob' in payload ? payload.blob : undefined;
 }

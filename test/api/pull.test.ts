@@ -176,6 +176,22 @@ describe('a pull', () => {
     await assert.rejects(client.pull('none'), { code: 'RESOURCE_NOT_FOUND' });
   });
 
+  test('whose client has left takes nothing from those who wait', async () => {
+    await setUp('left', { ackDeadline: '10m' });
+    const left = Array.from({ length: 5 }, () => {
+      const abort = new AbortController();
+      const { signal } = abort;
+      return { abort, pulling: client.pull('left', { wait: '30s', signal }).catch(() => {}) };
+    });
+    await waitFor(async () => (await (await gateway.call('/healthz')).text()).startsWith('ok'));
+    for (const { abort, pulling } of left) {
+      abort.abort();
+      await pulling;
+    }
+    await publish('left', 'a');
+    assert.deepEqual(textsOf(await take('left', '20s')), ['a']);
+  });
+
   test('messages that wait go with their subscription', async () => {
     await setUp('removed');
     await publish('removed', 'a', 'b');
@@ -304,6 +320,25 @@ describe('dead letters', () => {
       code: 'DEAD_LETTER_NOT_FOUND',
       status: 404,
     });
+  });
+
+  test('of one key are tried again in the order of their publication', async () => {
+    await setUp('reordered', { retry: { attempts: 1 } });
+    const keyed = ['1', '2', '3', '4', '5'].map(data => ({ data: text(data), orderingKey: 'k' }));
+    await client.publish('reordered', keyed);
+    for (let i = 0; i < keyed.length; i++)
+      await client.nack('reordered', idsOf(await take('reordered')));
+    const { redriven } = await client.redriveDeadLetters({ subscription: 'reordered' });
+    assert.equal(redriven.length, 5);
+    const seen: string[] = [];
+    for (let i = 0; i < 5; i++) {
+      const received = await take('reordered');
+      seen.push(...textsOf(received));
+      await client.ack('reordered', idsOf(received));
+    }
+    assert.deepEqual(seen, ['1', '2', '3', '4', '5']);
+    const mixed = await client.redriveDeadLetters({ ids: ['inv_none', redriven[0]!.id] });
+    assert.equal(mixed.left.length, 2);
   });
 
   test('are tried again with a version of their function', async () => {

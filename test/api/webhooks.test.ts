@@ -176,6 +176,19 @@ describe('a webhook', () => {
     assert.equal(await accepted(await sign()), await accepted(await sign()));
   });
 
+  test('of kind standard whose secret is no base64 takes nothing', async () => {
+    await client.putSecret('NO_KEY', '!!!!');
+    const rule = { kind: 'standard', secret: 'NO_KEY' };
+    await webhooks.put('no-key', { function: 'mirror', verify: rule });
+    const at = seconds();
+    const signature = hmac(`m.${at}.${body}`, { encoding: 'base64', key: Buffer.alloc(0) });
+    const headers = {
+      ...{ 'webhook-id': 'm', 'webhook-timestamp': at },
+      'webhook-signature': `v1,${signature}`,
+    };
+    assert.equal((await post('/webhook/no-key', headers)).status, 401);
+  });
+
   test('answers the challenge of Slack, once it is signed', async () => {
     await webhooks.put('challenged', { function: 'mirror', verify: senders.slack!.verify });
     const text = JSON.stringify({ type: 'url_verification', challenge: 'abc123' });
@@ -309,6 +322,21 @@ describe('a webhook of Alertmanager', () => {
       .invocations;
     assert.notEqual(resolved, firing);
     assert.deepEqual((await send('pushed', [plain])).invocations, [firing]);
+  });
+
+  test('makes no header of what an alert says', async () => {
+    await webhooks.put('forged', { function: 'mirror', verify, alerts: {} });
+    for (const fingerprint of [
+      'f\u0100X-Fnway-Schedule\u0100nightly',
+      'a\0b',
+      'x'.repeat(100_000),
+    ]) {
+      const labels = { a: fingerprint.slice(0, 9) };
+      const [id] = (await send('forged', [alert('disk', { fingerprint, labels })])).invocations;
+      const { headers } = await seenBy(id!);
+      assert.match(headers['x-fnway-alert']!, /^[0-9a-f]{16}$/);
+      assert.equal(headers['x-fnway-schedule'], undefined);
+    }
   });
 
   test('calls again when the window is over', async () => {

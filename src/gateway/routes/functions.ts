@@ -84,9 +84,10 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
   ) {
     const result = await functions.put(where, definition, { mustCreate });
     // What waits in its queue goes by the new settings, also where nothing more is accepted.
-    await options.queue
-      .setRoom(laneOf(queuedFunctionOf(result.entry)))
-      .catch(error => options.log.warn('its jobs go by the old settings for now', { error }));
+    await Promise.all([
+      options.queue.setRoom(laneOf(queuedFunctionOf(result.entry))),
+      options.topics.functionChanged(where.namespace, where.name),
+    ]).catch(error => options.log.warn('its jobs go by the old settings for now', { error }));
     if (result.version !== undefined) await versions.settled(result.version, waitMs);
     return {
       status: result.outcome === 'created' ? 201 : 200,

@@ -82,11 +82,14 @@ export function subscriptionRoutes(app: FastifyInstance, options: ControlPlaneOp
     return resources.find('subscription', namespace, name);
   };
 
-  app.post(`${base}/pull`, async request => {
+  app.post(`${base}/pull`, async (request, reply) => {
     const subscription = find(request.params);
     const given = parse(pullSchema, request.body ?? {}, 'DEFINITION_INVALID');
     const { maxMessages: limit, wait: waitMs = 0 } = given;
-    return { receivedMessages: await pull.pull(subscription, { limit, waitMs }) };
+    const left = new AbortController();
+    reply.raw.once('close', () => left.abort());
+    const { signal } = left;
+    return { receivedMessages: await pull.pull(subscription, { limit, waitMs, signal }) };
   });
 
   app.post(`${base}/ack`, async (request, reply) => {

@@ -16,7 +16,11 @@ export function prepareJobs(db: SqliteConnection['db']) {
       (SELECT key FROM idempotency WHERE until_ms <= ? ORDER BY until_ms, key LIMIT ?)`),
     lane: sql('SELECT waiting, ready FROM lanes WHERE id = ?'),
     removeLane: sql('DELETE FROM lanes WHERE id = ? AND waiting = 0 AND running = 0'),
-    waitingOf: sql(`SELECT seq, lane, state, order_key, message FROM jobs
+    pulledOf: sql(`SELECT seq, lane, state, order_key, message FROM jobs
+      WHERE lane = ? AND state = ${running} AND accepted_ms < ?
+        AND lane IN (SELECT id FROM lanes WHERE running_max = 0) ORDER BY seq LIMIT ?`),
+    toEnd: sql('UPDATE jobs SET seq = (SELECT max(seq) + 1 FROM jobs) WHERE seq = ?'),
+    waitingOf: sql(`SELECT id, seq, lane, state, order_key, accepted_ms, message FROM jobs
       WHERE lane = ? AND state <> ${running} AND accepted_ms < ? ORDER BY seq LIMIT ?`),
     liveOfMessage: sql('SELECT id FROM jobs WHERE lane = ? AND message = ?'),
     ...prepareMessages(sql),
@@ -27,10 +31,12 @@ export function prepareJobs(db: SqliteConnection['db']) {
       sql(`INSERT INTO jobs (id, kind, namespace, function_id, lane, state, priority, accepted_ms, due_ms,
       order_key, parent, sealed_input, input_blob, message)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
-    arrived:
-      sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served) VALUES (?, ?, ?, 1, 0, 0)
-      ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
+    arrived: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
+      VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
         ready = ready + excluded.ready, waiting = waiting + 1`),
+    delivered: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
+      VALUES (?, ?, ?, 1, 0, 0)
+      ON CONFLICT (id) DO UPDATE SET ready = ready + excluded.ready, waiting = waiting + 1`),
     moved: sql(`UPDATE lanes SET ready = ready + ?, waiting = waiting + ?, running = running + ?
       WHERE id = ?`),
     leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
@@ -44,7 +50,10 @@ export function prepareJobs(db: SqliteConnection['db']) {
       ORDER BY lease_until_ms LIMIT ?`),
     runningAll: sql(`SELECT seq, lane FROM jobs WHERE state = ${running}
       AND lane IN (SELECT id FROM lanes WHERE running_max > 0)`),
-    giveBack: sql(`UPDATE jobs SET state = ${ready}, lost = lost + 1, due_ms = min(due_ms, ?)
+    // Whoever pulled it had its try.
+    giveBack: sql(`UPDATE jobs SET state = ${ready}, due_ms = min(due_ms, ?),
+      lost = lost + ((SELECT running_max FROM lanes WHERE id = lane) > 0),
+      attempts = attempts + ((SELECT running_max FROM lanes WHERE id = lane) = 0)
       WHERE seq = ?`),
     due: sql(`SELECT seq, lane FROM jobs WHERE state = ${delayed} AND due_ms <= ?
       ORDER BY due_ms LIMIT ?`),

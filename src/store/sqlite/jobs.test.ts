@@ -299,7 +299,8 @@ class Pair {
       .slice(skipped)
       .map(message => buildDelivery(message, { acceptedMs: nowMs, dueMs: nowMs }));
     this.#ids.push(...deliveries.map(({ id }) => id));
-    await this.#of(({ messages }) => messages.seek('sub_a', deliveries, nowMs));
+    const place = { lane: 'sub_a', sinceMs: nowMs - skipped * 10, deliveries };
+    await this.#of(({ messages }) => messages.seek(place, nowMs));
   }
 
   async #redrive({ which }: Operation & { do: 'redrive' }, id: string): Promise<void> {

@@ -89,7 +89,8 @@ export class SqliteJobs implements JobMethods {
     );
     if (job.message !== undefined) sql.name.run(job.message);
     if (job.redrives !== undefined) sql.redrive.run(job.id, job.redrives);
-    sql.arrived.run(lane.id, lane.runningMax, state === ready ? 1 : 0);
+    const arrived = job.kind === 'delivery' ? sql.delivered : sql.arrived;
+    arrived.run(lane.id, lane.runningMax, state === ready ? 1 : 0);
     if (idempotency !== undefined) {
       const { key, digest, untilMs } = idempotency;
       sql.putKey.run(key, job.id, digest, untilMs);
@@ -326,9 +327,14 @@ export class SqliteJobs implements JobMethods {
   drop(lane: string, options: { acceptedBeforeMs: number; nowMs: number; limit: number }): number {
     const { acceptedBeforeMs, nowMs, limit } = options;
     const sql = this.#sql;
-    const rows = sql.waitingOf.all(lane, acceptedBeforeMs, limit) as Row[];
+    const pulled = sql.pulledOf.all(lane, acceptedBeforeMs, limit) as Row[];
+    const waiting = sql.waitingOf.all(lane, acceptedBeforeMs, limit) as Row[];
+    const rows = [...pulled, ...waiting]
+      .sort((a, b) => (a.seq as number) - (b.seq as number))
+      .slice(0, limit);
+    for (const row of rows) this.#leave(row);
+    // Only now: of one key, several may have gone.
     for (const row of rows) {
-      this.#leave(row);
       this.#unblock(row, nowMs);
       this.release(row.message as string | null, nowMs);
     }
@@ -339,7 +345,8 @@ export class SqliteJobs implements JobMethods {
   /** Without an end. */
   #leave({ seq, lane, state }: Row): void {
     this.#sql.remove.run(seq!);
-    this.#sql.moved.run(state === ready ? -1 : 0, -1, 0, lane!);
+    if (state === running) this.#sql.moved.run(0, 0, -1, lane!);
+    else this.#sql.moved.run(state === ready ? -1 : 0, -1, 0, lane!);
   }
 
   /** Of what had ended; the blobs that nobody names any more. */
@@ -361,19 +368,45 @@ export class SqliteJobs implements JobMethods {
     this.#sql.removeMessage.run(id, nowMs);
   }
 
-  /** Of all that waits in a lane, another takes the place. */
-  replace(lane: string, deliveries: readonly NewJob[], nowMs: number) {
+  /** Of what waits in a lane, another takes the place; what was published since, and is not among it, comes behind it. */
+  replace(lane: string, sinceMs: number, deliveries: readonly NewJob[], nowMs: number) {
     const sql = this.#sql;
+    const names = new Set<unknown>(deliveries.map(({ message }) => message));
     const rows = sql.waitingOf.all(lane, Number.MAX_SAFE_INTEGER, -1) as Row[];
-    for (const row of rows) this.#leave(row);
+    const isKept = ({ accepted_ms: at, message }: Row) =>
+      (at as number) >= sinceMs && !names.has(message);
+    const [kept, dropped] = [rows.filter(isKept), rows.filter(row => !isKept(row))];
+    for (const row of dropped) this.#leave(row);
+    // Out of the way of what comes before them now.
+    for (const { seq } of kept) sql.toEnd.run(seq!);
     let added = 0;
     for (const job of deliveries) {
       const endless = { ...job.lane, waitingMax: Number.MAX_SAFE_INTEGER };
       if (this.#enqueue({ ...job, lane: endless }, nowMs) === 'accepted') added++;
     }
+    for (const { id } of kept) {
+      const row = sql.live.get(id!) as Row;
+      sql.toEnd.run(row.seq!);
+      this.#place(sql.live.get(id!) as Row, nowMs);
+    }
+    for (const row of rows) this.#unblock(row, nowMs);
     // Only now: their messages were needed.
-    for (const { message } of rows) this.release(message as string | null, nowMs);
-    return { dropped: rows.length, added };
+    for (const { message } of dropped) this.release(message as string | null, nowMs);
+    return { dropped: dropped.length, added };
+  }
+
+  /** Ready, delayed or blocked, by what is before it now. */
+  #place(row: Row, nowMs: number): void {
+    const first =
+      row.order_key === null
+        ? undefined
+        : (this.#sql.firstOfKey.get(row.lane!, row.order_key!) as Row | undefined);
+    const isFirst = first === undefined || first.seq === row.seq;
+    const state = !isFirst ? blocked : (row.due_ms as number) > nowMs ? delayed : ready;
+    if (state === row.state) return;
+    this.#sql.setState.run(state, row.seq!);
+    const change = (state === ready ? 1 : 0) - (row.state === ready ? 1 : 0);
+    this.#sql.moved.run(change, 0, 0, row.lane!);
   }
 
   sweep({ nowMs, endedBeforeMs, deadBeforeMs, limit }: Parameters<JobStore['sweep']>[0]) {

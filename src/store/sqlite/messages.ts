@@ -25,7 +25,7 @@ export function createSqliteMessages(db: SqliteConnection['db'], jobs: SqliteJob
     },
     messages: ({ topic, sinceMs, after = { publishedMs: -1, id: '' }, limit }) =>
       (page.all(topic, sinceMs, after.publishedMs, after.id, limit) as Row[]).map(toMessage),
-    seek: (lane, deliveries, nowMs) => jobs.replace(lane, deliveries, nowMs),
+    seek: ({ lane, sinceMs, deliveries }, nowMs) => jobs.replace(lane, sinceMs, deliveries, nowMs),
   };
 }
 

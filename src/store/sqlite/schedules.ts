@@ -41,7 +41,8 @@ export function createSqliteSchedules(
       const outcome = isByHand ? 'by-hand' : 'fired';
       return keep(schedule, { ...row, outcome, job: job.id });
     });
-    sql.prune.run(schedule, schedule, slotsKeptMax);
+    const prune = firing.skipsOverlap ? sql.pruneEnded : sql.prune;
+    prune.run(schedule, schedule, slotsKeptMax);
     return decided;
   }
 
@@ -76,6 +77,10 @@ function prepare(db: SqliteConnection['db']) {
       VALUES (?, ?, ?, ?, ?)`),
     prune: prepared(`DELETE FROM slots WHERE schedule = ? AND slot_ms <= (SELECT slot_ms FROM slots
       WHERE schedule = ? ORDER BY slot_ms DESC LIMIT 1 OFFSET ?)`),
+    // Whether one of them runs is asked at every slot.
+    pruneEnded: prepared(`DELETE FROM slots WHERE schedule = ? AND slot_ms <= (SELECT slot_ms
+      FROM slots WHERE schedule = ? ORDER BY slot_ms DESC LIMIT 1 OFFSET ?)
+      AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = slots.job)`),
     slots: prepared('SELECT * FROM slots WHERE schedule = ? ORDER BY slot_ms DESC LIMIT ?'),
     liveJob: prepared(`SELECT 1 FROM slots JOIN jobs ON jobs.id = slots.job
       WHERE schedule = ? LIMIT 1`),
