@@ -111,7 +111,8 @@ const server = createServer((request, response) => {
       response.writeHead(204).end();
       return;
     }
-    const items = functions.filter(({ name }) => name.startsWith(prefix));
+    const isFunctions = path.split('?')[0]!.endsWith('/functions');
+    const items = functions.filter(({ name }) => isFunctions && name.startsWith(prefix));
     response.writeHead(200, { 'content-type': 'application/json' });
     response.end(JSON.stringify({ items: answerAfterMs > 0 ? [] : items }));
   }, answerAfterMs);
