@@ -133,7 +133,8 @@ export class Webhooks {
     const submit = async (alert: Alert): Promise<string> => {
       const body = Buffer.from(bodyOf(rules, alert));
       const headers = ['Content-Type', 'application/json', 'X-Fnway-Alert', alert.fingerprint];
-      const eventId = windowMs === 0 ? undefined : `${alert.fingerprint} ${alert.status}`;
+      const eventId =
+        windowMs === 0 ? undefined : `${alert.fingerprint} ${alert.status} ${alert.startsAt}`;
       const given = { body, headers, target: reading.address.rest, eventId };
       return this.#submit(arrived, { ...given, ...(windowMs > 0 && { windowMs }) });
     };

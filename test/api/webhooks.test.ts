@@ -310,6 +310,10 @@ describe('a webhook of Alertmanager', () => {
     assert.equal(seen.headers['x-fnway-alert'], 'fp-disk');
     // Alertmanager repeats what goes on: the same alert is the same call.
     assert.deepEqual((await send('alerts', payload)).invocations, invocations);
+    // It was over meanwhile: Alertmanager tells the new start of one that fires again.
+    const again = { alerts: [alert('disk', { startsAt: '2026-01-31T12:30:00Z' })] };
+    const [anew] = (await send('alerts', again)).invocations;
+    assert.ok(!invocations.includes(anew!));
   });
 
   test('takes the list that Prometheus pushes, without fingerprints', async () => {
