@@ -129,7 +129,12 @@ export class Topics {
     const { store, queue, payloads, clock } = this.#options;
     const kept = await Promise.all(given.map(message => this.#keep(topic, message)));
     // From here to the store in one turn: who is paused, changed or removed now is so for all that is stored.
-    const publications = kept.map(one => this.#publicationOf(topic, one));
+    const publishedMs = clock.now();
+    // A topic is read again by time and id: of one moment, ids are in order too.
+    const ids = given.map(() => newId('msg', publishedMs)).sort();
+    const publications = kept.map((one, i) =>
+      this.#publicationOf(topic, one, { id: ids[i]!, publishedMs }),
+    );
     const messages = publications.flatMap(({ message }) => message ?? []);
     const deliveries = publications.flatMap(publication => publication.deliveries);
     const stored =
@@ -171,11 +176,13 @@ export class Topics {
   }
 
   /** What is to be stored. No `message` where nobody wants it and the topic keeps none. */
-  #publicationOf(topic: Topic, { given, payload }: KeptMessage): Publication {
-    const publishedMs = this.#options.clock.now();
-    const published = { ...given, id: newId('msg', publishedMs), publishedMs };
+  #publicationOf(
+    topic: Topic,
+    { given, payload }: KeptMessage,
+    { id, publishedMs }: { id: string; publishedMs: number },
+  ): Publication {
+    const published = { ...given, id, publishedMs };
     if (payload === undefined) return { published, deliveries: [] };
-    const { id } = published;
     const keepUntilMs = publishedMs + retentionMs(topic.definition);
     const message = { id, topic: topic.row.id, publishedMs, keepUntilMs, ...payload };
     const { orderingKey } = given;
@@ -266,7 +273,9 @@ export class Topics {
     const source = { subscription, namespace, attempts, publishedMs };
     const attributes = deadLetterAttributes(message.attributes, source);
     const kept = await this.#keep(topic, { ...message, attributes });
-    return { topic, publication: this.#publicationOf(topic, kept) };
+    const nowMs = this.#options.clock.now();
+    const published = { id: newId('msg', nowMs), publishedMs: nowMs };
+    return { topic, publication: this.#publicationOf(topic, kept, published) };
   }
 
   follow(topic: Topic, follower: (message: Published) => void): () => void {

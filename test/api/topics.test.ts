@@ -265,6 +265,22 @@ describe('a topic', () => {
     );
   });
 
+  test('gives what was published at once again in its order', async () => {
+    await topics.put('ordered', { retention: '1h' });
+    await subscriptions.put('ordered-pull', { topic: 'ordered', pull: true });
+    const numbers = Array.from({ length: 20 }, (_, n) => String(n));
+    await client.publish(
+      'ordered',
+      numbers.map(n => ({ attributes: { n } })),
+    );
+    assert.deepEqual(await client.seek('ordered-pull', '1h'), { dropped: 20, added: 20 });
+    const { receivedMessages } = await client.pull('ordered-pull', { maxMessages: 20 });
+    assert.deepEqual(
+      receivedMessages.map(({ message }) => message.attributes.n),
+      numbers,
+    );
+  });
+
   test('is followed as it is published', async () => {
     await topics.put('followed', {});
     const abort = new AbortController();
