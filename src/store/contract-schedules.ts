@@ -25,6 +25,7 @@ const idsOf = async ({ jobs }: Store) =>
 export function schedulesContract(define: Define): void {
   defineDeciding(define);
   defineOverlap(define);
+  defineRoom(define);
   defineRemembering(define);
 }
 
@@ -94,15 +95,7 @@ function defineOverlap(define: Define): void {
   });
 }
 
-function defineRemembering(define: Define): void {
-  define('missed slots are told, and bring nothing', async store => {
-    const { firing } = buildFiring(noon, { slots: [{ slotMs: noon }] });
-    const missed = { slotMs: noon, outcome: 'missed', decidedMs: noon + 1 };
-    assert.deepEqual(await store.schedules.fire([firing], noon + 1), [[missed]]);
-    assert.deepEqual(await idsOf(store), []);
-    assert.deepEqual(await store.schedules.positions(), [{ schedule: 'sch_a', atMs: noon }]);
-  });
-
+function defineRoom(define: Define): void {
   define('where as many jobs wait as may, nothing is decided until there is room', async store => {
     const lane = { id: 'fn_a', runningMax: 1, waitingMax: 1 };
     const job = buildJob({ lane });
@@ -113,6 +106,46 @@ function defineRemembering(define: Define): void {
     assert.deepEqual(await store.schedules.slots('sch_a', 10), []);
     await store.jobs.cancel(job.id, { nowMs: noon });
     assert.equal((await store.schedules.fire([firing], noon))[0]!.length, 1);
+  });
+
+  define(
+    'where there is room for some, those are decided, and it stands at the last',
+    async store => {
+      const lane = { id: 'fn_a', runningMax: 1, waitingMax: 2 };
+      const slots = [0, 1, 2, 3].map(i => ({
+        slotMs: noon + i * minute,
+        ...(i > 0 && { job: buildJob({ lane }) }),
+      }));
+      const all = { ...buildFiring(noon).firing, slots, toMs: noon + 3 * minute };
+      const [decided] = await store.schedules.fire([all], noon);
+      const outcomes = (decided as Array<{ outcome: string }>).map(({ outcome }) => outcome);
+      assert.deepEqual(outcomes, ['missed', 'fired', 'fired']);
+      const atMs = noon + 2 * minute;
+      assert.deepEqual(await store.schedules.positions(), [{ schedule: 'sch_a', atMs }]);
+      const rest = { ...all, fromMs: atMs, slots: slots.slice(3) };
+      assert.deepEqual(await store.schedules.fire([rest], noon), ['full']);
+      await store.jobs.cancel(slots[1]!.job!.id, { nowMs: noon });
+      assert.equal((await store.schedules.fire([rest], noon))[0]!.length, 1);
+    },
+  );
+
+  define('what would be skipped needs no room', async store => {
+    const lane = { id: 'fn_a', runningMax: 1, waitingMax: 1 };
+    const slots = [0, 1, 2].map(i => ({ slotMs: noon + i * minute, job: buildJob({ lane }) }));
+    const skipping = { ...buildFiring(noon).firing, slots, toMs: noon + 2 * minute };
+    const [decided] = await store.schedules.fire([{ ...skipping, skipsOverlap: true }], noon);
+    const outcomes = (decided as Array<{ outcome: string }>).map(({ outcome }) => outcome);
+    assert.deepEqual(outcomes, ['fired', 'skipped', 'skipped']);
+  });
+}
+
+function defineRemembering(define: Define): void {
+  define('missed slots are told, and bring nothing', async store => {
+    const { firing } = buildFiring(noon, { slots: [{ slotMs: noon }] });
+    const missed = { slotMs: noon, outcome: 'missed', decidedMs: noon + 1 };
+    assert.deepEqual(await store.schedules.fire([firing], noon + 1), [[missed]]);
+    assert.deepEqual(await idsOf(store), []);
+    assert.deepEqual(await store.schedules.positions(), [{ schedule: 'sch_a', atMs: noon }]);
   });
 
   define('what is asked for by hand is told, and moves nothing', async store => {

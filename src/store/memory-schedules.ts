@@ -15,20 +15,27 @@ export function createMemorySchedules(jobs: MemoryJobs): ScheduleStore {
 
   function fire({ schedule, fromMs, toMs, ...firing }: Firing, nowMs: number): Fired {
     if ((positions.get(schedule) ?? fromMs) > fromMs) return 'moved';
-    const wanted = firing.slots.flatMap(({ job }) => job ?? []);
-    if (!jobs.hasRoom(wanted)) return 'full';
     const isByHand = toMs === fromMs;
-    if (!isByHand) positions.set(schedule, toMs);
-    const decided = firing.slots.map(({ slotMs, job }): SlotRow => {
+    const decide = ({ slotMs, job }: Firing['slots'][number]): SlotRow | 'full' => {
       const row = { slotMs, decidedMs: nowMs };
-      if (job === undefined) return keep(schedule, { ...row, outcome: 'missed' });
+      if (job === undefined) return { ...row, outcome: 'missed' };
       const earlier = slots.get(schedule) ?? [];
       const overlaps = earlier.some(slot => slot.job !== undefined && jobs.isLive(slot.job));
-      if (firing.skipsOverlap && overlaps) return keep(schedule, { ...row, outcome: 'skipped' });
+      if (firing.skipsOverlap && overlaps) return { ...row, outcome: 'skipped' };
+      if (!jobs.hasRoom([job])) return 'full';
       jobs.accept(job, nowMs);
-      const outcome = isByHand ? 'by-hand' : 'fired';
-      return keep(schedule, { ...row, outcome, job: job.id });
-    });
+      return { ...row, outcome: isByHand ? 'by-hand' : 'fired', job: job.id };
+    };
+    const decided: SlotRow[] = [];
+    for (const slot of firing.slots) {
+      const row = decide(slot);
+      if (row === 'full') break;
+      keep(schedule, row);
+      decided.push(row);
+    }
+    const isPart = decided.length < firing.slots.length;
+    if (isPart && decided.length === 0) return 'full';
+    if (!isByHand) positions.set(schedule, isPart ? decided.at(-1)!.slotMs : toMs);
     const all = slots.get(schedule) ?? [];
     // Whether one of them runs is asked at every slot.
     const isKept = ({ job }: SlotRow, i: number) =>
@@ -38,11 +45,10 @@ export function createMemorySchedules(jobs: MemoryJobs): ScheduleStore {
     return decided;
   }
 
-  function keep(schedule: string, row: SlotRow): SlotRow {
+  function keep(schedule: string, row: SlotRow): void {
     const others = (slots.get(schedule) ?? []).filter(({ slotMs }) => slotMs !== row.slotMs);
-    const all = [...others, row].sort((a, b) => a.slotMs - b.slotMs);
+    const all = [...others, { ...row }].sort((a, b) => a.slotMs - b.slotMs);
     slots.set(schedule, all);
-    return { ...row };
   }
 
   return {

@@ -31,7 +31,10 @@ export interface Firing {
   slots: Array<{ slotMs: number; job?: NewJob }>;
 }
 
-/** `moved`: somebody else has decided meanwhile. `full`: as many of the function's jobs wait as may; nothing was decided. */
+/**
+ * `moved`: somebody else has decided meanwhile. `full`: as many of the function's jobs wait as may; nothing was decided. Fewer
+ * rows than slots: there was room for no more, and it stands at the last of these.
+ */
 export type Fired = SlotRow[] | 'moved' | 'full';
 
 /** Of each schedule, so many of the last are remembered; where overlaps are skipped, also those whose jobs have not ended. */

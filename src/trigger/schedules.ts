@@ -216,9 +216,12 @@ export class Schedules {
     for (const [i, standing] of batch.entries()) {
       const outcome = fired[i]!;
       const { id } = standing.resource.row;
-      const reached = outcome === 'full' ? standing.atMs : firings[i]!.toMs;
-      standing.atMs = outcome === 'moved' ? (positions?.get(id) ?? reached) : reached;
-      this.#tell(standing, outcome);
+      const { slots, toMs } = firings[i]!;
+      const isFull = outcome !== 'moved' && (outcome === 'full' || outcome.length < slots.length);
+      const reached = outcome === 'full' ? standing.atMs : toMs;
+      if (outcome === 'moved') standing.atMs = positions?.get(id) ?? reached;
+      else standing.atMs = isFull && outcome !== 'full' ? outcome.at(-1)!.slotMs : reached;
+      this.#tell(standing, outcome, isFull);
       const current = this.#standing.get(id);
       if (current === undefined) {
         // Removed meanwhile: what was just written of it goes too. Or paused, which reads nothing of it.
@@ -226,7 +229,7 @@ export class Schedules {
       } else if (current !== standing) {
         // Changed meanwhile: the new one goes on from where the old one came to.
         current.atMs = Math.max(current.atMs, standing.atMs);
-      } else if (outcome === 'full') this.#due.add(nowMs + retryMs, standing);
+      } else if (isFull) this.#due.add(nowMs + retryMs, standing);
       else this.#plan(standing);
     }
   }
@@ -276,13 +279,12 @@ export class Schedules {
     });
   }
 
-  #tell({ resource }: Standing, fired: Fired): void {
+  #tell({ resource }: Standing, fired: Fired, isFull: boolean): void {
     const { log } = this.#options;
     const { namespace, name } = resource.row;
     const facts = { namespace, schedule: name };
-    if (fired === 'full')
-      return log.warn('the queue of the function is full; the slot waits', facts);
-    if (fired === 'moved') return;
+    if (isFull) log.warn('the queue of the function is full; the slot waits', facts);
+    if (fired === 'full' || fired === 'moved') return;
     const missed = fired.filter(({ outcome }) => outcome === 'missed').length;
     if (missed > 0) log.warn('slots were missed', { ...facts, slots: missed });
   }

@@ -28,27 +28,33 @@ export function createSqliteSchedules(
   function fire({ schedule, fromMs, toMs, ...firing }: Firing, nowMs: number): Fired {
     const position = sql.position.get(schedule) as Row | undefined;
     if (position !== undefined && (position.at_ms as number) > fromMs) return 'moved';
-    const wanted = firing.slots.flatMap(({ job }) => job ?? []);
-    if (!jobs.hasRoom(wanted)) return 'full';
     const isByHand = toMs === fromMs;
-    if (!isByHand) sql.move.run(schedule, toMs);
-    const decided = firing.slots.map(({ slotMs, job }): SlotRow => {
+    const decide = ({ slotMs, job }: Firing['slots'][number]): SlotRow | 'full' => {
       const row = { slotMs, decidedMs: nowMs };
-      if (job === undefined) return keep(schedule, { ...row, outcome: 'missed' });
+      if (job === undefined) return { ...row, outcome: 'missed' };
       const overlaps = firing.skipsOverlap && sql.liveJob.get(schedule) !== undefined;
-      if (overlaps) return keep(schedule, { ...row, outcome: 'skipped' });
+      if (overlaps) return { ...row, outcome: 'skipped' };
+      if (!jobs.hasRoom([job])) return 'full';
       jobs.accept(job, nowMs);
-      const outcome = isByHand ? 'by-hand' : 'fired';
-      return keep(schedule, { ...row, outcome, job: job.id });
-    });
+      return { ...row, outcome: isByHand ? 'by-hand' : 'fired', job: job.id };
+    };
+    const decided: SlotRow[] = [];
+    for (const slot of firing.slots) {
+      const row = decide(slot);
+      if (row === 'full') break;
+      keep(schedule, row);
+      decided.push(row);
+    }
+    const isPart = decided.length < firing.slots.length;
+    if (isPart && decided.length === 0) return 'full';
+    if (!isByHand) sql.move.run(schedule, isPart ? decided.at(-1)!.slotMs : toMs);
     const prune = firing.skipsOverlap ? sql.pruneEnded : sql.prune;
     prune.run(schedule, schedule, slotsKeptMax);
     return decided;
   }
 
-  function keep(schedule: string, row: SlotRow): SlotRow {
+  function keep(schedule: string, row: SlotRow): void {
     sql.keep.run(schedule, row.slotMs, row.outcome, row.decidedMs, row.job ?? null);
-    return row;
   }
 
   return {
