@@ -25,27 +25,13 @@ export function prepareJobs(db: SqliteConnection['db']) {
     liveOfMessage: sql('SELECT id FROM jobs WHERE lane = ? AND message = ?'),
     ...prepareMessages(sql),
     ...prepareDead(sql),
+    ...prepareLanes(sql),
     firstOfKey: sql(`SELECT seq, lane, state, due_ms FROM jobs
       WHERE lane = ? AND order_key = ? ORDER BY seq LIMIT 1`),
     insert:
       sql(`INSERT INTO jobs (id, kind, namespace, function_id, lane, state, priority, accepted_ms, due_ms,
       order_key, parent, sealed_input, input_blob, message)
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
-    arrived: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
-      VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
-        ready = ready + excluded.ready, waiting = waiting + 1`),
-    delivered: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
-      VALUES (?, ?, ?, 1, 0, 0)
-      ON CONFLICT (id) DO UPDATE SET ready = ready + excluded.ready, waiting = waiting + 1`),
-    moved: sql(`UPDATE lanes SET ready = ready + ?, waiting = waiting + ?, running = running + ?
-      WHERE id = ?`),
-    leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
-      WHERE id = ?`),
-    setRoom: sql('UPDATE lanes SET running_max = ? WHERE id = ?'),
-    served: sql('UPDATE lanes SET served = ? WHERE id = ?'),
-    lastServed: sql('SELECT coalesce(max(served), 0) AS served FROM lanes'),
-    waitingLanes: sql(`SELECT id, ready, running_max - running AS room FROM lanes
-      WHERE ready > 0 AND running < running_max ORDER BY served, id LIMIT ?`),
     expired: sql(`SELECT seq, lane FROM jobs WHERE state = ${running} AND lease_until_ms <= ?
       ORDER BY lease_until_ms LIMIT ?`),
     runningAll: sql(`SELECT seq, lane FROM jobs WHERE state = ${running}
@@ -76,6 +62,32 @@ export function prepareJobs(db: SqliteConnection['db']) {
 }
 
 type Prepare = (text: string) => StatementSync;
+
+/** What is counted of each lane, and whose turn it is. */
+function prepareLanes(sql: Prepare) {
+  return {
+    arrived: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
+      VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
+        ready = ready + excluded.ready, waiting = waiting + 1`),
+    delivered: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
+      VALUES (?, ?, ?, 1, 0, 0)
+      ON CONFLICT (id) DO UPDATE SET ready = ready + excluded.ready, waiting = waiting + 1`),
+    moved: sql(`UPDATE lanes SET ready = ready + ?, waiting = waiting + ?, running = running + ?
+      WHERE id = ?`),
+    leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
+      WHERE id = ?`),
+    recount: sql(`UPDATE lanes SET
+        ready = (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state = ${ready}),
+        waiting = (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state <> ${running}),
+        running = (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state = ${running})
+      WHERE id = ?`),
+    setRoom: sql('UPDATE lanes SET running_max = ? WHERE id = ?'),
+    served: sql('UPDATE lanes SET served = ? WHERE id = ?'),
+    lastServed: sql('SELECT coalesce(max(served), 0) AS served FROM lanes'),
+    waitingLanes: sql(`SELECT id, ready, running_max - running AS room FROM lanes
+      WHERE ready > 0 AND running < running_max ORDER BY served, id LIMIT ?`),
+  };
+}
 
 /** Of what has ended, and of what both know. */
 function prepareEnds(sql: Prepare) {

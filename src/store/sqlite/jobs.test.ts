@@ -31,7 +31,7 @@ const newPath = () => path.join(root, `${files++}.db`);
 type Facets = Pick<Store, 'jobs' | 'schedules' | 'messages'>;
 
 /** The facets in this thread: each method a transaction. */
-function direct(): Facets & { close(): void } {
+function direct(): Facets & { lanes(): unknown[]; wrongLane(id: string): void; close(): void } {
   const { connection, close } = openDatabase({ path: newPath(), migrations: queueMigrations });
   const methods = createQueueMethods(connection.db);
   const facet = (names: ReadonlyArray<keyof QueueMethods>) =>
@@ -46,6 +46,18 @@ function direct(): Facets & { close(): void } {
     jobs: facet(jobMethods) as unknown as JobStore,
     schedules: facet(scheduleMethods) as unknown as ScheduleStore,
     messages: facet(messageMethods) as unknown as MessageStore,
+    /** As counted, and as they are. */
+    lanes: () =>
+      connection.db
+        .prepare(
+          `SELECT id, ready, waiting, running,
+            (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state = 0) AS isReady,
+            (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state < 3) AS isWaiting,
+            (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state = 3) AS isRunning
+          FROM lanes`,
+        )
+        .all(),
+    wrongLane: id => connection.db.prepare('UPDATE lanes SET ready = 9 WHERE id = ?').run(id),
     close,
   };
 }
@@ -355,12 +367,35 @@ test('whatever is done, it answers as the memory store does', async () => {
         const pair = new Pair([inMemory(), sqlite]);
         for (const step of steps) await pair.run(step);
         await pair.compare();
+        for (const lane of sqlite.lanes() as Array<Record<string, unknown>>)
+          assert.deepEqual(
+            [lane.ready, lane.waiting, lane.running],
+            [lane.isReady, lane.isWaiting, lane.isRunning],
+            `the counts of ${lane.id}`,
+          );
       } finally {
         sqlite.close();
       }
     }),
     { numRuns: Number(process.env.FNWAY_TEST_RUNS ?? 60) },
   );
+});
+
+test('a count that is wrong is put right, and stops no other lane', async () => {
+  const sqlite = direct();
+  try {
+    const [a, b] = ['fn_a', 'fn_b'].map(id =>
+      buildJob({ lane: { id, runningMax: 4, waitingMax: 10 } }),
+    );
+    await sqlite.jobs.enqueue([a!, b!], noon);
+    sqlite.wrongLane('fn_a');
+    const { jobs } = await sqlite.jobs.claim({ limit: 8, nowMs: noon, leaseMs: 1000 });
+    assert.deepEqual(jobs.map(({ id }) => id).sort(), [a!.id, b!.id].sort());
+    const [lane] = sqlite.lanes() as Array<Record<string, unknown>>;
+    assert.deepEqual([lane!.ready, lane!.waiting, lane!.running], [0, 0, 1]);
+  } finally {
+    sqlite.close();
+  }
 });
 
 test('one operation that fails leaves nothing, and those that came with it hold', async () => {

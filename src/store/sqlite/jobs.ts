@@ -108,7 +108,7 @@ export class SqliteJobs implements JobMethods {
     const sql = this.#sql;
     for (const row of sql.expired.all(nowMs, promotedMax) as Row[]) this.#giveBack(row, nowMs);
     for (const row of sql.due.all(nowMs, promotedMax) as Row[]) this.#move(row, ready);
-    const order = lane === undefined ? this.#inTurn(limit) : this.#of(lane, limit);
+    let order = lane === undefined ? this.#inTurn(limit) : this.#of(lane, limit);
     const counts = new Map<string, number>();
     for (const lane of order) counts.set(lane, (counts.get(lane) ?? 0) + 1);
     const found = new Map<string, Row[]>();
@@ -117,6 +117,11 @@ export class SqliteJobs implements JobMethods {
       found.set(lane, rows);
       for (const { seq } of rows) sql.lease.run(nowMs + leaseMs, seq!);
       sql.leased.run(rows.length, rows.length, rows.length, lane);
+      if (rows.length === count) continue;
+      // A count that is wrong must not stop every lane.
+      sql.recount.run(lane);
+      let left = rows.length;
+      order = order.filter(id => id !== lane || left-- > 0);
     }
     if (lane === undefined) this.#serve(order);
     const next = sql.next.get() as Row;
@@ -238,9 +243,7 @@ export class SqliteJobs implements JobMethods {
     if (row === undefined) return sql.hasEnded.get(id) === undefined ? 'missing' : 'ended';
     if (row.state === running) return 'running';
     const attempts = row.attempts as number;
-    this.#end(row, {
-      ...{ state: 'cancelled', nowMs, attempts, keepsInput: true },
-    });
+    this.#end(row, { state: 'cancelled', nowMs, attempts, keepsInput: true });
     sql.moved.run(row.state === ready ? -1 : 0, -1, 0, row.lane!);
     return 'cancelled';
   }
@@ -283,7 +286,7 @@ export class SqliteJobs implements JobMethods {
       : [];
     // As it is: an index has those of one state.
     if (state !== undefined) where.push(`state = '${endStates.find(known => known === state)}'`);
-    add('cause = ?', cause);
+    add(`coalesce(cause, '') = ?`, cause);
     if (isOpen) where.push('redriven IS NULL');
     const ended = isEnded ? this.#page('ended', where, values, limit).map(endedOf) : [];
     return [...live, ...ended].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, limit);
