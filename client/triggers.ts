@@ -210,6 +210,7 @@ export interface DeadLetterGroup {
   kind: 'delivery' | 'call' | 'callback' | 'notification';
   subscription?: string;
   function?: string;
+  notification?: string;
   cause: string;
   count: number;
   firstAt: string;
@@ -221,6 +222,7 @@ export interface DeadLetterView {
   kind: DeadLetterGroup['kind'];
   subscription?: string;
   function?: string;
+  notification?: string;
   cause: string;
   acceptedAt: string;
   endedAt: string;

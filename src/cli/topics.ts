@@ -277,8 +277,10 @@ function ownerText({
   kind,
   subscription,
   function: name,
-}: Pick<DeadLetterGroup, 'kind' | 'subscription' | 'function'>): string {
-  return subscription === undefined ? `${kind} of ${name}` : `subscription ${subscription}`;
+  notification,
+}: Pick<DeadLetterGroup, 'kind' | 'subscription' | 'function' | 'notification'>): string {
+  if (subscription !== undefined) return `subscription ${subscription}`;
+  return notification === undefined ? `${kind} of ${name}` : `notification ${notification}`;
 }
 
 async function showDead(context: Context, id: string): Promise<void> {

@@ -47,6 +47,7 @@ const deadOwner = {
   kind: { enum: [...jobKinds] },
   subscription: text,
   function: text,
+  notification: text,
   cause: text,
 };
 
@@ -61,14 +62,14 @@ const topicViews = {
   Sought: object({ dropped: whole, added: whole }),
   SigningKey: object({ signingKey: text }),
   DeadLetterGroup: object({ ...deadOwner, count: whole, firstAt: text, lastAt: text }, [
-    ...['subscription', 'function'],
+    ...['subscription', 'function', 'notification'],
   ]),
   DeadLetter: object(
     {
       ...{ id: text, ...deadOwner, acceptedAt: text, endedAt: text, redriven: text },
       ...{ attempts: list(ref('Attempt')), message: ref('Message') },
     },
-    ['subscription', 'function', 'message', 'redriven'],
+    ['subscription', 'function', 'notification', 'message', 'redriven'],
   ),
   Redriven: object({
     redriven: list(object({ id: text, as: text })),

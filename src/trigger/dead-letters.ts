@@ -6,7 +6,7 @@ import type { Resource, Resources } from '../deploy/resources.ts';
 import { GatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Version } from '../invoke/invoke.ts';
-import { callbackLane } from '../queue/callbacks.ts';
+import { callbackLane, callbacksRunningMax } from '../queue/callbacks.ts';
 import type { Calls, CallTold, QueuedFunction } from '../queue/calls.ts';
 import { asInput, type Payloads } from '../queue/payloads.ts';
 import type { Queue } from '../queue/queue.ts';
@@ -15,6 +15,7 @@ import { attemptView } from '../queue/story-view.ts';
 import type { DeadCount, JobQuery, NewJob, StoredJob } from '../store/jobs.ts';
 import type { Deliveries } from './deliveries.ts';
 import { messageView } from './message-shapes.ts';
+import { notificationsRunningMax } from './notifications.ts';
 import type { Subscription, Topics } from './topics.ts';
 
 export interface DeadLettersOptions {
@@ -276,9 +277,10 @@ export class DeadLetters {
     if (opened === undefined) throw new GatewayError('JOB_LOST', 'its input is gone');
     const nowMs = clock.now();
     const { kind, namespace, functionId, priority } = job;
+    const runningMax = kind === 'callback' ? callbacksRunningMax : notificationsRunningMax;
     return {
       ...{ id: newId('inv', nowMs), kind, namespace, functionId, priority },
-      lane: { id: job.lane, runningMax: 32, waitingMax: Number.MAX_SAFE_INTEGER },
+      lane: { id: job.lane, runningMax, waitingMax: Number.MAX_SAFE_INTEGER },
       ...{ acceptedMs: nowMs, dueMs: nowMs },
       ...asInput(await payloads.keep(opened.head, opened.body)),
     };
@@ -302,12 +304,12 @@ export class DeadLetters {
   #ownerOf({ lane, kind }: Pick<DeadCount, 'lane' | 'kind'>): {
     subscription?: string;
     function?: string;
+    notification?: string;
   } {
     const { resources, registry } = this.#options;
-    if (kind === 'delivery') {
-      const found: Resource | undefined = resources.byId(lane);
-      return { subscription: found?.row.name ?? lane };
-    }
+    const found: Resource | undefined = resources.byId(lane);
+    if (kind === 'delivery') return { subscription: found?.row.name ?? lane };
+    if (kind === 'notification') return { notification: found?.row.name ?? lane };
     const id = lane.startsWith(callbackLane) ? lane.slice(callbackLane.length) : lane;
     return { function: registry.byId(id)?.row.name ?? id };
   }
