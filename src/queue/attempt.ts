@@ -41,7 +41,7 @@ export interface Finish {
 }
 
 export interface Work<T extends Trial> {
-  /** Reads what there is to do, as far as that can be read. Never throws. */
+  /** Reads what there is to do. What it throws has failed, as a try. */
   open(): Promise<void>;
   /** What it throws has failed. */
   tryOnce(): Promise<T>;

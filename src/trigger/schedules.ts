@@ -11,7 +11,7 @@ import type { Log } from '../log.ts';
 import type { Calls, QueuedFunction } from '../queue/calls.ts';
 import type { Queue } from '../queue/queue.ts';
 import type { NewJob } from '../store/jobs.ts';
-import type { Fired, Firing, ScheduleStore, SlotRow } from '../store/schedules.ts';
+import type { Firing, ScheduleStore, SlotRow } from '../store/schedules.ts';
 import { DueList } from './due.ts';
 
 export interface SchedulesOptions {
@@ -217,11 +217,11 @@ export class Schedules {
       const outcome = fired[i]!;
       const { id } = standing.resource.row;
       const { slots, toMs } = firings[i]!;
-      const isFull = outcome !== 'moved' && (outcome === 'full' || outcome.length < slots.length);
-      const reached = outcome === 'full' ? standing.atMs : toMs;
-      if (outcome === 'moved') standing.atMs = positions?.get(id) ?? reached;
-      else standing.atMs = isFull && outcome !== 'full' ? outcome.at(-1)!.slotMs : reached;
-      this.#tell(standing, outcome, isFull);
+      const decided = typeof outcome === 'string' ? [] : outcome;
+      const isFull = outcome !== 'moved' && decided.length < slots.length;
+      if (outcome === 'moved') standing.atMs = positions?.get(id) ?? toMs;
+      else standing.atMs = isFull ? (decided.at(-1)?.slotMs ?? standing.atMs) : toMs;
+      this.#tell(standing, decided, isFull);
       const current = this.#standing.get(id);
       if (current === undefined) {
         // Removed meanwhile: what was just written of it goes too. Or paused, which reads nothing of it.
@@ -279,13 +279,12 @@ export class Schedules {
     });
   }
 
-  #tell({ resource }: Standing, fired: Fired, isFull: boolean): void {
+  #tell({ resource }: Standing, decided: SlotRow[], isFull: boolean): void {
     const { log } = this.#options;
     const { namespace, name } = resource.row;
     const facts = { namespace, schedule: name };
     if (isFull) log.warn('the queue of the function is full; the slot waits', facts);
-    if (fired === 'full' || fired === 'moved') return;
-    const missed = fired.filter(({ outcome }) => outcome === 'missed').length;
+    const missed = decided.filter(({ outcome }) => outcome === 'missed').length;
     if (missed > 0) log.warn('slots were missed', { ...facts, slots: missed });
   }
 }
