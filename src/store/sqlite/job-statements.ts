@@ -14,18 +14,14 @@ export function prepareJobs(db: SqliteConnection['db']) {
     ),
     sweepKeys: sql(`DELETE FROM idempotency WHERE key IN
       (SELECT key FROM idempotency WHERE until_ms <= ? ORDER BY until_ms, key LIMIT ?)`),
-    lane: sql('SELECT waiting, ready FROM lanes WHERE id = ?'),
-    removeLane: sql('DELETE FROM lanes WHERE id = ? AND waiting = 0 AND running = 0'),
-    pulledOf: sql(`SELECT seq, lane, state, order_key, message FROM jobs
-      WHERE lane = ? AND state = ${running} AND accepted_ms < ?
-        AND lane IN (SELECT id FROM lanes WHERE running_max = 0) ORDER BY seq LIMIT ?`),
+    runningOf: sql(`SELECT seq, lane, state, order_key, message FROM jobs
+      WHERE lane = ? AND state = ${running} AND accepted_ms < ? ORDER BY seq LIMIT ?`),
     toEnd: sql('UPDATE jobs SET seq = (SELECT max(seq) + 1 FROM jobs) WHERE seq = ?'),
     waitingOf: sql(`SELECT id, seq, lane, state, order_key, accepted_ms, message FROM jobs
       WHERE lane = ? AND state <> ${running} AND accepted_ms < ? ORDER BY seq LIMIT ?`),
     liveOfMessage: sql('SELECT id FROM jobs WHERE lane = ? AND message = ?'),
     ...prepareMessages(sql),
     ...prepareDead(sql),
-    ...prepareLanes(sql),
     firstOfKey: sql(`SELECT seq, lane, state, due_ms FROM jobs
       WHERE lane = ? AND order_key = ? ORDER BY seq LIMIT 1`),
     insert:
@@ -34,14 +30,10 @@ export function prepareJobs(db: SqliteConnection['db']) {
       VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`),
     expired: sql(`SELECT seq, lane FROM jobs WHERE state = ${running} AND lease_until_ms <= ?
       ORDER BY lease_until_ms LIMIT ?`),
-    runningAll: sql(`SELECT seq, lane FROM jobs WHERE state = ${running}
-      AND lane IN (SELECT id FROM lanes WHERE running_max > 0)`),
-    // Whoever pulled it had its try.
-    giveBack: sql(`UPDATE jobs SET state = ${ready}, due_ms = min(due_ms, ?),
-      lost = lost + ((SELECT running_max FROM lanes WHERE id = lane) > 0),
-      attempts = attempts + ((SELECT running_max FROM lanes WHERE id = lane) = 0)
-      WHERE seq = ?`),
-    due: sql(`SELECT seq, lane FROM jobs WHERE state = ${delayed} AND due_ms <= ?
+    runningAll: sql(`SELECT seq, lane FROM jobs WHERE state = ${running}`),
+    giveBack: sql(`UPDATE jobs SET state = ${ready}, due_ms = min(due_ms, ?), lost = lost + ?,
+      attempts = attempts + ? WHERE seq = ?`),
+    due: sql(`SELECT seq, lane, state FROM jobs WHERE state = ${delayed} AND due_ms <= ?
       ORDER BY due_ms LIMIT ?`),
     setState: sql('UPDATE jobs SET state = ? WHERE seq = ?'),
     readyOf: sql(`SELECT * FROM jobs WHERE lane = ? AND state = ${ready}
@@ -53,7 +45,7 @@ export function prepareJobs(db: SqliteConnection['db']) {
     extend: sql(
       `UPDATE jobs SET lease_until_ms = ? WHERE id = ? AND state = ${running} AND lease = ?`,
     ),
-    held: sql(`SELECT seq, lane, order_key, attempts, message FROM jobs
+    held: sql(`SELECT seq, lane, state, order_key, attempts, message FROM jobs
       WHERE id = ? AND state = ${running} AND lease = ?`),
     again: sql(`UPDATE jobs SET state = ?, due_ms = ?, attempts = ?,
       sealed_story = coalesce(?, sealed_story) WHERE seq = ?`),
@@ -62,32 +54,6 @@ export function prepareJobs(db: SqliteConnection['db']) {
 }
 
 type Prepare = (text: string) => StatementSync;
-
-/** What is counted of each lane, and whose turn it is. */
-function prepareLanes(sql: Prepare) {
-  return {
-    arrived: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
-      VALUES (?, ?, ?, 1, 0, 0) ON CONFLICT (id) DO UPDATE SET running_max = excluded.running_max,
-        ready = ready + excluded.ready, waiting = waiting + 1`),
-    delivered: sql(`INSERT INTO lanes (id, running_max, ready, waiting, running, served)
-      VALUES (?, ?, ?, 1, 0, 0)
-      ON CONFLICT (id) DO UPDATE SET ready = ready + excluded.ready, waiting = waiting + 1`),
-    moved: sql(`UPDATE lanes SET ready = ready + ?, waiting = waiting + ?, running = running + ?
-      WHERE id = ?`),
-    leased: sql(`UPDATE lanes SET ready = ready - ?, waiting = waiting - ?, running = running + ?
-      WHERE id = ?`),
-    recount: sql(`UPDATE lanes SET
-        ready = (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state = ${ready}),
-        waiting = (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state <> ${running}),
-        running = (SELECT count(*) FROM jobs WHERE lane = lanes.id AND state = ${running})
-      WHERE id = ?`),
-    setRoom: sql('UPDATE lanes SET running_max = ? WHERE id = ?'),
-    served: sql('UPDATE lanes SET served = ? WHERE id = ?'),
-    lastServed: sql('SELECT coalesce(max(served), 0) AS served FROM lanes'),
-    waitingLanes: sql(`SELECT id, ready, running_max - running AS room FROM lanes
-      WHERE ready > 0 AND running < running_max ORDER BY served, id LIMIT ?`),
-  };
-}
 
 /** Of what has ended, and of what both know. */
 function prepareEnds(sql: Prepare) {
@@ -103,7 +69,6 @@ function prepareEnds(sql: Prepare) {
     live: sql('SELECT * FROM jobs WHERE id = ?'),
     hasEnded: sql('SELECT 1 FROM ended WHERE id = ?'),
     ended: sql('SELECT * FROM ended WHERE id = ?'),
-    counts: sql('SELECT id, waiting, running FROM lanes WHERE waiting + running > 0 ORDER BY id'),
     oldEnded: sql(`SELECT id, ended_ms, input_blob, result_blob, message FROM ended
       WHERE ended_ms < ? AND state <> 'dead' ORDER BY ended_ms, id LIMIT ?`),
     oldDead: sql(`SELECT id, ended_ms, input_blob, result_blob, message FROM ended

@@ -21,7 +21,7 @@ import type { Store } from '../store.ts';
 import { openDatabase } from './database.ts';
 import { openQueue } from './queue.ts';
 import { queueMigrations } from './queue-migrations.ts';
-import { createQueueMethods, type QueueMethods } from './queue-thread.ts';
+import { createQueueFacets, type QueueMethods } from './queue-thread.ts';
 
 const root = mkdtempSync(path.join(tmpdir(), 'fnway-jobs-'));
 after(() => rmSync(root, { recursive: true }));
@@ -33,13 +33,15 @@ type Facets = Pick<Store, 'jobs' | 'schedules' | 'messages'>;
 /** The facets in this thread: each method a transaction. */
 function direct(): Facets & { lanes(): unknown[]; wrongLane(id: string): void; close(): void } {
   const { connection, close } = openDatabase({ path: newPath(), migrations: queueMigrations });
-  const methods = createQueueMethods(connection.db);
+  const { methods, within } = createQueueFacets(connection.db);
   const facet = (names: ReadonlyArray<keyof QueueMethods>) =>
     Object.fromEntries(
       names.map(name => [
         name,
         async (...args: unknown[]) =>
-          connection.write(() => (methods[name] as (...args: unknown[]) => unknown)(...args)),
+          connection.write(() =>
+            within(() => (methods[name] as (...args: unknown[]) => unknown)(...args)),
+          ),
       ]),
     );
   return {

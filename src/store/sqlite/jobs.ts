@@ -21,6 +21,7 @@ import type { NewMessage } from '../messages.ts';
 import { shareOut } from '../share-out.ts';
 import type { SqliteConnection } from './database.ts';
 import { blocked, delayed, prepareJobs, ready, running } from './job-statements.ts';
+import type { Lanes } from './lanes.ts';
 
 type Row = Record<string, null | number | bigint | string | Uint8Array>;
 
@@ -35,13 +36,12 @@ export type JobMethods = {
 export class SqliteJobs implements JobMethods {
   readonly #sql: ReturnType<typeof prepareJobs>;
   readonly #db: SqliteConnection['db'];
-  /** Grows with every job that is leased. */
-  #served: number;
+  readonly #lanes: Lanes;
 
-  constructor(db: SqliteConnection['db']) {
+  constructor(db: SqliteConnection['db'], lanes: Lanes) {
     this.#db = db;
     this.#sql = prepareJobs(db);
-    this.#served = (this.#sql.lastServed.get() as Row).served as number;
+    this.#lanes = lanes;
   }
 
   enqueue(jobs: NewJob[], nowMs: number): Enqueued[] {
@@ -53,10 +53,9 @@ export class SqliteJobs implements JobMethods {
   hasRoom(jobs: readonly NewJob[]): boolean {
     const counts = new Map<string, number>();
     for (const { lane } of jobs) counts.set(lane.id, (counts.get(lane.id) ?? 0) + 1);
-    return jobs.every(({ lane }) => {
-      const row = this.#sql.lane.get(lane.id) as Row | undefined;
-      return ((row?.waiting as number) ?? 0) + counts.get(lane.id)! <= lane.waitingMax;
-    });
+    return jobs.every(
+      ({ lane }) => this.#lanes.counts(lane.id).waiting + counts.get(lane.id)! <= lane.waitingMax,
+    );
   }
 
   /** However many wait. */
@@ -79,8 +78,7 @@ export class SqliteJobs implements JobMethods {
     }
     if (job.redrives !== undefined && sql.open.get(job.redrives) === undefined) return 'gone';
     if (job.message !== undefined && sql.hasMessage.get(job.message) === undefined) return 'gone';
-    const counts = sql.lane.get(lane.id) as Row | undefined;
-    if (counts !== undefined && (counts.waiting as number) >= lane.waitingMax) return 'full';
+    if (this.#lanes.counts(lane.id).waiting >= lane.waitingMax) return 'full';
     const state = this.#stateOf(job, nowMs);
     sql.insert.run(
       ...[job.id, job.kind, job.namespace, job.functionId, lane.id, state, job.priority],
@@ -89,8 +87,7 @@ export class SqliteJobs implements JobMethods {
     );
     if (job.message !== undefined) sql.name.run(job.message);
     if (job.redrives !== undefined) sql.redrive.run(job.id, job.redrives);
-    const arrived = job.kind === 'delivery' ? sql.delivered : sql.arrived;
-    arrived.run(lane.id, lane.runningMax, state === ready ? 1 : 0);
+    this.#lanes.arrived(lane, state, { keepsRoom: job.kind === 'delivery' });
     if (idempotency !== undefined) {
       const { key, digest, untilMs } = idempotency;
       sql.putKey.run(key, job.id, digest, untilMs);
@@ -108,22 +105,24 @@ export class SqliteJobs implements JobMethods {
     const sql = this.#sql;
     for (const row of sql.expired.all(nowMs, promotedMax) as Row[]) this.#giveBack(row, nowMs);
     for (const row of sql.due.all(nowMs, promotedMax) as Row[]) this.#move(row, ready);
-    let order = lane === undefined ? this.#inTurn(limit) : this.#of(lane, limit);
+    let order =
+      lane === undefined ? shareOut(this.#lanes.waiting(limit), limit) : this.#of(lane, limit);
     const counts = new Map<string, number>();
     for (const lane of order) counts.set(lane, (counts.get(lane) ?? 0) + 1);
     const found = new Map<string, Row[]>();
     for (const [lane, count] of counts) {
       const rows = sql.readyOf.all(lane, count) as Row[];
       found.set(lane, rows);
-      for (const { seq } of rows) sql.lease.run(nowMs + leaseMs, seq!);
-      sql.leased.run(rows.length, rows.length, rows.length, lane);
+      for (const { seq } of rows) {
+        sql.lease.run(nowMs + leaseMs, seq!);
+        this.#lanes.moved(lane, ready, running);
+      }
       if (rows.length === count) continue;
-      // A count that is wrong must not stop every lane.
-      sql.recount.run(lane);
+      this.#lanes.recount(lane);
       let left = rows.length;
       order = order.filter(id => id !== lane || left-- > 0);
     }
-    if (lane === undefined) this.#serve(order);
+    if (lane === undefined) this.#lanes.serve(order);
     const next = sql.next.get() as Row;
     const times = [next.due, next.leased].filter(ms => ms !== null) as number[];
     return {
@@ -132,24 +131,9 @@ export class SqliteJobs implements JobMethods {
     };
   }
 
-  /** A lane for each job that is leased now, in turn. */
-  #inTurn(limit: number): string[] {
-    const lanes = (this.#sql.waitingLanes.all(limit) as Row[]).map(({ id, ready, room }) => ({
-      ...{ id: id as string, ready: ready as number, room: room as number },
-    }));
-    return shareOut(lanes, limit);
-  }
-
   #of(lane: string, limit: number): string[] {
-    const row = this.#sql.lane.get(lane) as Row | undefined;
-    return Array.from({ length: Math.min(limit, (row?.ready as number) ?? 0) }, () => lane);
-  }
-
-  /** When each was served last is what counts the next time. */
-  #serve(order: readonly string[]): void {
-    const lastAt = new Map(order.map((lane, at) => [lane, at]));
-    for (const [lane, at] of lastAt) this.#sql.served.run(this.#served + at + 1, lane);
-    this.#served += order.length;
+    const length = Math.min(limit, this.#lanes.counts(lane).ready);
+    return Array.from({ length }, () => lane);
   }
 
   /** A delivery has that of its message. */
@@ -162,14 +146,16 @@ export class SqliteJobs implements JobMethods {
   }
 
   #giveBack(row: Row, nowMs: number): void {
-    this.#sql.giveBack.run(nowMs, row.seq!);
-    this.#sql.moved.run(1, 1, -1, row.lane!);
+    // Whoever pulled it had its try.
+    const isPulled = this.#lanes.isPulled(row.lane as string);
+    this.#sql.giveBack.run(nowMs, isPulled ? 0 : 1, isPulled ? 1 : 0, row.seq!);
+    this.#lanes.moved(row.lane as string, running, ready);
   }
 
-  /** Of what waits: to be ready or delayed. */
-  #move({ seq, lane }: Row, state: number): void {
+  #move({ seq, lane, state: from }: Row, state: number): void {
+    if (from === state) return;
     this.#sql.setState.run(state, seq!);
-    if (state === ready) this.#sql.moved.run(1, 0, 0, lane!);
+    this.#lanes.moved(lane as string, from as number, state);
   }
 
   extend(leases: ReadonlyArray<{ id: string; lease: number }>, untilMs: number): boolean[] {
@@ -190,13 +176,12 @@ export class SqliteJobs implements JobMethods {
     if (outcome.kind === 'retry') {
       const state = outcome.dueMs > nowMs ? delayed : ready;
       sql.again.run(state, outcome.dueMs, attempts, sealedStory ?? null, row.seq!);
-      sql.moved.run(state === ready ? 1 : 0, 1, -1, row.lane!);
+      this.#lanes.moved(row.lane as string, running, state);
     } else {
       const { state, status, cause, sealedResult, resultBlob, keepsInput } = outcome;
       this.#end(row, { state, nowMs, attempts, sealedStory, keepsInput }, [
         ...[status ?? null, cause ?? null, sealedResult ?? null, resultBlob ?? null],
       ]);
-      sql.moved.run(0, 0, -1, row.lane!);
     }
     for (const message of settlement.messages ?? []) this.addMessage(message);
     // What belongs to an end is never too much.
@@ -224,9 +209,14 @@ export class SqliteJobs implements JobMethods {
       ...result,
       row.seq!,
     );
-    sql.remove.run(row.seq!);
+    this.#remove(row);
     if (!end.keepsInput) this.release(row.message as string | null, end.nowMs);
     this.#unblock(row, end.nowMs);
+  }
+
+  #remove({ seq, lane, state }: Row): void {
+    this.#sql.remove.run(seq!);
+    this.#lanes.moved(lane as string, state as number, undefined);
   }
 
   /** The next of its key may go. */
@@ -244,16 +234,17 @@ export class SqliteJobs implements JobMethods {
     if (row.state === running) return 'running';
     const attempts = row.attempts as number;
     this.#end(row, { state: 'cancelled', nowMs, attempts, keepsInput: true });
-    sql.moved.run(row.state === ready ? -1 : 0, -1, 0, row.lane!);
     return 'cancelled';
   }
 
   setRoom(lanes: ReadonlyArray<{ id: string; runningMax: number }>): void {
-    for (const { id, runningMax } of lanes) this.#sql.setRoom.run(runningMax, id);
+    for (const { id, runningMax } of lanes) this.#lanes.setRoom(id, runningMax);
   }
 
   recover(nowMs: number): number {
-    const rows = this.#sql.runningAll.all() as Row[];
+    const rows = (this.#sql.runningAll.all() as Row[]).filter(
+      ({ lane }) => !this.#lanes.isPulled(lane as string),
+    );
     for (const row of rows) this.#giveBack(row, nowMs);
     return rows.length;
   }
@@ -302,9 +293,7 @@ export class SqliteJobs implements JobMethods {
   }
 
   counts() {
-    return (this.#sql.counts.all() as Row[]).map(({ id, waiting, running }) => ({
-      ...{ lane: id as string, waiting: waiting as number, running: running as number },
-    }));
+    return this.#lanes.all().map(({ id, waiting, running }) => ({ lane: id, waiting, running }));
   }
 
   dead(namespace: string): DeadCount[] {
@@ -330,26 +319,20 @@ export class SqliteJobs implements JobMethods {
   drop(lane: string, options: { acceptedBeforeMs: number; nowMs: number; limit: number }): number {
     const { acceptedBeforeMs, nowMs, limit } = options;
     const sql = this.#sql;
-    const pulled = sql.pulledOf.all(lane, acceptedBeforeMs, limit) as Row[];
+    const isPulled = this.#lanes.isPulled(lane);
+    const pulled = isPulled ? (sql.runningOf.all(lane, acceptedBeforeMs, limit) as Row[]) : [];
     const waiting = sql.waitingOf.all(lane, acceptedBeforeMs, limit) as Row[];
     const rows = [...pulled, ...waiting]
       .sort((a, b) => (a.seq as number) - (b.seq as number))
       .slice(0, limit);
-    for (const row of rows) this.#leave(row);
+    for (const row of rows) this.#remove(row);
     // Only now: of one key, several may have gone.
     for (const row of rows) {
       this.#unblock(row, nowMs);
       this.release(row.message as string | null, nowMs);
     }
-    sql.removeLane.run(lane);
+    this.#lanes.remove(lane);
     return rows.length;
-  }
-
-  /** Without an end. */
-  #leave({ seq, lane, state }: Row): void {
-    this.#sql.remove.run(seq!);
-    if (state === running) this.#sql.moved.run(0, 0, -1, lane!);
-    else this.#sql.moved.run(state === ready ? -1 : 0, -1, 0, lane!);
   }
 
   /** Of what had ended; the blobs that nobody names any more. */
@@ -379,7 +362,7 @@ export class SqliteJobs implements JobMethods {
     const isKept = ({ accepted_ms: at, message }: Row) =>
       (at as number) >= sinceMs && !names.has(message);
     const [kept, dropped] = [rows.filter(isKept), rows.filter(row => !isKept(row))];
-    for (const row of dropped) this.#leave(row);
+    for (const row of dropped) this.#remove(row);
     // Out of the way of what comes before them now.
     for (const { seq } of kept) sql.toEnd.run(seq!);
     let added = 0;
@@ -406,10 +389,7 @@ export class SqliteJobs implements JobMethods {
         : (this.#sql.firstOfKey.get(row.lane!, row.order_key!) as Row | undefined);
     const isFirst = first === undefined || first.seq === row.seq;
     const state = !isFirst ? blocked : (row.due_ms as number) > nowMs ? delayed : ready;
-    if (state === row.state) return;
-    this.#sql.setState.run(state, row.seq!);
-    const change = (state === ready ? 1 : 0) - (row.state === ready ? 1 : 0);
-    this.#sql.moved.run(change, 0, 0, row.lane!);
+    this.#move(row, state);
   }
 
   sweep({ nowMs, endedBeforeMs, deadBeforeMs, limit }: Parameters<JobStore['sweep']>[0]) {

@@ -8,6 +8,7 @@ import { isGatewayError } from '../../errors.ts';
 import { jobMethods } from '../jobs.ts';
 import { type Database, openDatabase, toGatewayError } from './database.ts';
 import { type JobMethods, SqliteJobs } from './jobs.ts';
+import { Lanes } from './lanes.ts';
 import { createSqliteMessages, type MessageMethods } from './messages.ts';
 import { createSqliteObjects, type ObjectMethods } from './objects.ts';
 import { queueMigrations } from './queue-migrations.ts';
@@ -61,15 +62,29 @@ class QueueThread {
     // Also after it could not be opened: the disk may have room again.
     this.#open ??= open(this.#path);
     const { connection } = this.#open.database;
-    return connection.write(() => operations.map(operation => this.#one(operation)));
+    try {
+      return connection.write(() => this.#open!.within(() => operations.map(this.#perform)));
+    } catch (error) {
+      if (!(error instanceof Failed)) throw error;
+      return connection.write(() => operations.map(operation => this.#one(operation)));
+    }
   }
 
-  #one({ method, args }: Operation): Result {
-    const { database, methods, savepoint, release, rollBack } = this.#open!;
+  /** Throws `Failed`: then the transaction is tried once more, and what fails in it stands for itself. */
+  readonly #perform = (operation: Operation): Result => {
+    try {
+      return { value: perform(this.#open!.methods, operation) };
+    } catch (cause) {
+      throw this.#open!.database.connection.db.isTransaction ? new Failed() : cause;
+    }
+  };
+
+  #one(operation: Operation): Result {
+    const { database, methods, within, savepoint, release, rollBack } = this.#open!;
     const { db } = database.connection;
     savepoint.run();
     try {
-      const value = (methods[method] as (...args: unknown[]) => unknown)(...args);
+      const value = within(() => perform(methods, operation));
       release.run();
       return { value };
     } catch (error) {
@@ -82,9 +97,15 @@ class QueueThread {
   }
 }
 
-interface Opened {
+/** One of the transaction's methods. */
+class Failed extends Error {}
+
+function perform(methods: QueueMethods, { method, args }: Operation): unknown {
+  return (methods[method] as (...args: unknown[]) => unknown)(...args);
+}
+
+interface Opened extends QueueFacets {
   database: Database;
-  methods: QueueMethods;
   savepoint: StatementSync;
   release: StatementSync;
   rollBack: StatementSync;
@@ -99,24 +120,34 @@ function open(path: string): Opened {
   // What is removed was sealed: it need not be written over.
   db.exec(`PRAGMA secure_delete = OFF; PRAGMA wal_autocheckpoint = ${checkpointPages}`);
   return {
-    ...{ database, methods: createQueueMethods(db) },
+    ...{ database, ...createQueueFacets(db) },
     savepoint: db.prepare('SAVEPOINT operation'),
     release: db.prepare('RELEASE operation'),
     rollBack: db.prepare('ROLLBACK TO operation'),
   };
 }
 
+export interface QueueFacets {
+  methods: QueueMethods;
+  /** All that is done with the methods in one transaction. */
+  within<T>(body: () => T): T;
+}
+
 /** The facets of one file: what one accepts, the others see. */
-export function createQueueMethods(db: Database['connection']['db']): QueueMethods {
-  const jobs = new SqliteJobs(db);
+export function createQueueFacets(db: Database['connection']['db']): QueueFacets {
+  const lanes = new Lanes(db);
+  const jobs = new SqliteJobs(db, lanes);
   const ofJobs = Object.fromEntries(
     jobMethods.map(name => [name, (jobs[name] as () => unknown).bind(jobs)]),
   ) as unknown as JobMethods;
   return {
-    ...ofJobs,
-    ...createSqliteSchedules(db, jobs),
-    ...createSqliteMessages(db, jobs),
-    ...createSqliteObjects(db, jobs),
+    methods: {
+      ...ofJobs,
+      ...createSqliteSchedules(db, jobs),
+      ...createSqliteMessages(db, jobs),
+      ...createSqliteObjects(db, jobs),
+    },
+    within: body => lanes.within(body),
   };
 }
 
