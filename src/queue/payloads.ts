@@ -55,10 +55,8 @@ export class Payloads {
     };
   }
 
-  /** In memory of its own: a part of a larger piece would take all of that to another thread. */
   seal(plain: Uint8Array | string): Uint8Array {
-    const sealed = this.#sealer.seal(plain);
-    return sealed.byteLength === sealed.buffer.byteLength ? sealed : Uint8Array.from(sealed);
+    return this.#sealer.seal(plain);
   }
 
   readonly openText = (sealed: Uint8Array): string => this.#sealer.openText(sealed);

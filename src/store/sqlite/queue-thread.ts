@@ -7,6 +7,7 @@ import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { isGatewayError } from '../../errors.ts';
 import { jobMethods } from '../jobs.ts';
 import { type Database, openDatabase, toGatewayError } from './database.ts';
+import { Packer, type Parcel, Unpacker } from './hand-over.ts';
 import { type JobMethods, SqliteJobs } from './jobs.ts';
 import { Lanes } from './lanes.ts';
 import { createSqliteMessages, type MessageMethods } from './messages.ts';
@@ -22,7 +23,8 @@ export interface Operation {
   args: unknown[];
 }
 
-export type ToQueueThread = { kind: 'do'; operations: Operation[] } | { kind: 'close' };
+/** Of a parcel: how many operations, then each one's method and arguments. */
+export type ToQueueThread = { kind: 'do'; parcel: Parcel } | { kind: 'close' };
 
 /** An error as another thread can have it. */
 export interface ThreadError {
@@ -33,7 +35,8 @@ export interface ThreadError {
 }
 
 export type Result = { value: unknown } | { error: ThreadError };
-export type FromQueueThread = { kind: 'done'; results: Result[] } | { kind: 'closed' };
+/** Of a parcel: of each operation the error or nothing, then the answer where there is no error. */
+export type FromQueueThread = { kind: 'done'; parcel: Parcel } | { kind: 'closed' };
 
 class QueueThread {
   readonly #path: string;
@@ -48,13 +51,17 @@ class QueueThread {
       this.#open?.database.close();
       return { kind: 'closed' };
     }
-    const { operations } = message;
+    const operations = unpackOperations(message.parcel);
+    return { kind: 'done', parcel: packResults(operations, this.#doAll(operations)) };
+  }
+
+  #doAll(operations: Operation[]): Result[] {
     try {
-      return { kind: 'done', results: this.#do(operations) };
+      return this.#do(operations);
     } catch (error) {
       // The transaction as a whole: nothing of it remains.
       const failed = { error: asThreadError(error) };
-      return { kind: 'done', results: operations.map(() => failed) };
+      return operations.map(() => failed);
     }
   }
 
@@ -127,6 +134,23 @@ function open(path: string): Opened {
   };
 }
 
+function unpackOperations(parcel: Parcel): Operation[] {
+  const unpacker = new Unpacker(parcel);
+  return Array.from({ length: unpacker.cell() as number }, () => {
+    const method = unpacker.cell() as keyof QueueMethods;
+    return { method, args: unpacker.arguments(method) };
+  });
+}
+
+function packResults(operations: readonly Operation[], results: readonly Result[]): Parcel {
+  const packer = new Packer();
+  for (const [i, result] of results.entries()) {
+    packer.cell('error' in result ? result.error : undefined);
+    if ('value' in result) packer.answer(operations[i]!.method, result.value);
+  }
+  return packer.parcel();
+}
+
 export interface QueueFacets {
   methods: QueueMethods;
   /** All that is done with the methods in one transaction. */
@@ -159,5 +183,8 @@ function asThreadError(error: unknown): ThreadError {
 if (!isMainThread && parentPort !== null) {
   const port = parentPort;
   const thread = new QueueThread((workerData as { path: string }).path);
-  port.on('message', message => port.postMessage(thread.receive(message as ToQueueThread)));
+  port.on('message', message => {
+    const answer = thread.receive(message as ToQueueThread);
+    port.postMessage(answer, answer.kind === 'done' ? [answer.parcel.bytes.buffer] : []);
+  });
 }

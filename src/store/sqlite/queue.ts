@@ -12,11 +12,11 @@ import type { MessageStore } from '../messages.ts';
 import type { ObjectStore } from '../objects.ts';
 import { openRule } from '../rules.ts';
 import type { ScheduleStore } from '../schedules.ts';
+import { Packer, Unpacker } from './hand-over.ts';
 import type {
   FromQueueThread,
   Operation,
   QueueMethods,
-  Result,
   ThreadError,
   ToQueueThread,
 } from './queue-thread.ts';
@@ -142,11 +142,18 @@ class ThreadedQueue {
     this.#batches.push(batch);
     this.#worker ??= this.#start();
     this.#worker.ref();
-    this.#post({ kind: 'do', operations: batch.map(({ operation }) => operation) });
+    const packer = new Packer();
+    packer.cell(batch.length);
+    for (const { operation } of batch) {
+      packer.cell(operation.method);
+      packer.arguments(operation.method, operation.args);
+    }
+    const parcel = packer.parcel();
+    this.#post({ kind: 'do', parcel }, [parcel.bytes.buffer]);
   }
 
-  #post(message: ToQueueThread): void {
-    this.#worker!.postMessage(message);
+  #post(message: ToQueueThread, handedOver: ArrayBuffer[] = []): void {
+    this.#worker!.postMessage(message, handedOver);
   }
 
   #start(): Worker {
@@ -166,7 +173,12 @@ class ThreadedQueue {
     if (this.#mayStart) this.#send();
     else this.#flush();
     if (this.#batches.length === 0) this.#worker?.unref();
-    for (const [i, waiting] of batch.entries()) finish(waiting, message.results[i]!);
+    const unpacker = new Unpacker(message.parcel, { copies: true });
+    for (const { operation, resolve, reject } of batch) {
+      const error = unpacker.cell() as ThreadError | undefined;
+      if (error === undefined) resolve(unpacker.answer(operation.method));
+      else reject(asError(error));
+    }
   }
 
   /** What it was about to do may have been done: nobody is told that it was. */
@@ -199,11 +211,6 @@ class ThreadedQueue {
     this.#worker = undefined;
     await worker.terminate();
   }
-}
-
-function finish({ resolve, reject }: Waiting, result: Result): void {
-  if ('value' in result) resolve(result.value);
-  else reject(asError(result.error));
 }
 
 function asError({ message, code, remedy }: ThreadError): Error {
