@@ -68,10 +68,10 @@ export function createQueue(config: Config, parts: JobParts & { payloads: BlobSt
       return entry && queuedFunctionOf(entry);
     },
     hide: (functionId, failure) => masks.hideIn(functionId, failure),
-    following: async end => [
-      ...(await callbacks.following(end)),
-      ...(end.state === 'dead' ? await triggers.notifications.ofCall(end) : []),
-    ],
+    async following(end) {
+      const told = await callbacks.following(end);
+      return end.state === 'dead' ? [...told, ...(await triggers.notifications.ofCall(end))] : told;
+    },
   });
   const triggers = createTriggers(parts, { queue, calls, payloads, outbound, resultBytesMax });
   const runners: Record<JobKind, { run: Run }> = {

@@ -8,7 +8,8 @@ import type { Caller } from '../domain/record.ts';
 import { GatewayError } from '../errors.ts';
 import { newTraceparent } from '../ids.ts';
 import type { Version } from '../invoke/invoke.ts';
-import type { Calls } from '../queue/calls.ts';
+import type { Calls, Submission } from '../queue/calls.ts';
+import type { CallHead } from '../queue/job-call.ts';
 import { type AsyncAsked, readAsyncHeaders } from './async-headers.ts';
 import type { Exchange } from './exchange.ts';
 import { queuedFunctionOf } from './queued-function.ts';
@@ -62,22 +63,22 @@ export class Accept {
     if (error !== undefined) throw error;
     const { callId, traceparent } = reading.incoming;
     const { dueMs, priority, callbackUrl, idempotencyKey } = asked;
-    const { id } = await calls.submit({
-      function: queuedFunctionOf(entry),
-      head: {
-        name: entry.row.name,
-        ...(reading.address.version !== undefined && { version: version.number }),
-        ...{ method, target: reading.address.rest, caller },
-        headers: reading.headersFor(caller !== 'anonymous'),
-        ...(callId !== undefined && { label: callId }),
-        traceparent: traceparent ?? newTraceparent(),
-        ...(callbackUrl !== undefined && { callbackUrl }),
-      },
-      body,
-      ...(dueMs !== undefined && { dueMs }),
-      ...(priority !== undefined && { priority }),
-      ...(idempotencyKey !== undefined && { idempotencyKey }),
-    });
+    const head: CallHead = {
+      name: entry.row.name,
+      method,
+      target: reading.address.rest,
+      caller,
+      headers: reading.headersFor(caller !== 'anonymous'),
+      traceparent: traceparent ?? newTraceparent(),
+    };
+    if (reading.address.version !== undefined) head.version = version.number;
+    if (callId !== undefined) head.label = callId;
+    if (callbackUrl !== undefined) head.callbackUrl = callbackUrl;
+    const submission: Submission = { function: queuedFunctionOf(entry), head, body };
+    if (dueMs !== undefined) submission.dueMs = dueMs;
+    if (priority !== undefined) submission.priority = priority;
+    if (idempotencyKey !== undefined) submission.idempotencyKey = idempotencyKey;
+    const { id } = await calls.submit(submission);
     const location = `/v1/namespaces/${entry.row.namespace}/invocations/${id}`;
     exchange.respond({
       status: 202,

@@ -3,7 +3,7 @@ import type { Clock } from '../clock.ts';
 import type { RecordFailure } from '../domain/record.ts';
 import type { JobEnd, RetryPolicy } from '../domain/retry.ts';
 import { GatewayError } from '../errors.ts';
-import type { EndState, LeasedJob, NewJob } from '../store/jobs.ts';
+import type { EndState, LeasedJob, NewJob, Settlement } from '../store/jobs.ts';
 import type { NewMessage } from '../store/messages.ts';
 import { lostMax, nextOf, type Tried } from './outcome.ts';
 import type { Kept, Payloads } from './payloads.ts';
@@ -78,13 +78,17 @@ export async function attempt<T extends Trial>(
   const since = { attempts, lost, acceptedMs: work.firstDueMs() };
   const next = nextOf(since, work.policy(), trial, { nowMs: clock.now(), random: random() });
   const before = storyIn(job.sealedStory, payloads);
-  const story = told(before, {
-    ...{ number: nextNumber(before), startedMs, tookMs: durationMs, status: last.status },
-    ...(version !== undefined && { version }),
-    ...(instance !== undefined && { instance }),
-    ...(failure !== undefined && { failure }),
-    ...(!next.isCounted && { isGivenBack: true }),
-  });
+  const tried: Attempt = {
+    number: nextNumber(before),
+    startedMs,
+    tookMs: durationMs,
+    status: last.status,
+  };
+  if (version !== undefined) tried.version = version;
+  if (instance !== undefined) tried.instance = instance;
+  if (failure !== undefined) tried.failure = failure;
+  if (!next.isCounted) tried.isGivenBack = true;
+  const story = told(before, tried);
   const sealStory = () => payloads.seal(JSON.stringify(story));
   const { isCounted } = next;
   if (next.kind === 'retry') {
@@ -105,25 +109,23 @@ function ended(
   const { result, next = [], messages = [], keepsInput, cause, inputBlob } = finish;
   const { status, isCounted, sealStory } = facts;
   const resultBlob = result !== undefined && 'blob' in result ? result.blob : undefined;
-  return {
-    outcome: {
-      ...{ kind: 'end', state: finish.state ?? facts.state, status, keepsInput },
-      ...(cause !== undefined && { cause }),
-      ...(resultBlob !== undefined && { resultBlob }),
-      ...(result !== undefined && 'sealed' in result && { sealedResult: result.sealed }),
-    },
-    // Where the result tells the story: sealing another text would take longer than all the rest.
-    ...(!finish.isStoryToldByResult && { sealedStory: sealStory() }),
-    ...{ isCounted, sealStory, next, messages },
-    blobs: {
-      afterwards: [inputBlob],
-      ifLost: [
-        resultBlob,
-        ...next.map(job => job.inputBlob),
-        ...messages.map(message => message.blob),
-      ],
-    },
+  const outcome: Settlement['outcome'] = {
+    kind: 'end',
+    state: finish.state ?? facts.state,
+    status,
+    keepsInput,
   };
+  if (cause !== undefined) outcome.cause = cause;
+  if (resultBlob !== undefined) outcome.resultBlob = resultBlob;
+  else if (result !== undefined && 'sealed' in result) outcome.sealedResult = result.sealed;
+  const ifLost = [resultBlob];
+  for (const job of next) ifLost.push(job.inputBlob);
+  for (const message of messages) ifLost.push(message.blob);
+  const blobs = { afterwards: [inputBlob], ifLost };
+  const ending: Ending = { outcome, isCounted, sealStory, next, messages, blobs };
+  // Where the result tells the story: sealing another text would take longer than all the rest.
+  if (!finish.isStoryToldByResult) ending.sealedStory = sealStory();
+  return ending;
 }
 
 export function lostJob(job: LeasedJob): GatewayError {

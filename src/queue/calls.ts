@@ -17,7 +17,7 @@ import {
 } from '../store/jobs.ts';
 import { attempt, causeOf, type End, type Finish, type Trial } from './attempt.ts';
 import type { CallAbout, CallHead, ResultHead } from './job-call.ts';
-import { asInput, type Kept, type Payloads } from './payloads.ts';
+import type { Kept, Payloads } from './payloads.ts';
 import type { Ending, Queue } from './queue.ts';
 import { type Attempt, type Story, storyIn } from './story.ts';
 import { type CallTry, callOf, tryCall } from './try-call.ts';
@@ -129,8 +129,8 @@ export class Calls {
     if (!isSoon) return;
     if (this.#recent.size >= rememberedInputsMax)
       this.#recent.delete(this.#recent.keys().next().value!);
-    // A part of a larger piece of memory would keep all of that.
-    this.#recent.set(id, { head, body: Uint8Array.from(body) });
+    // What came in one piece with much else would keep all of that.
+    this.#recent.set(id, { head, body: Buffer.from(body) });
   }
 
   #recall(id: string): { head: CallHead; body: Uint8Array } | undefined {
@@ -149,25 +149,32 @@ export class Calls {
     const { payloads, clock } = this.#options;
     const { function: called, head, body, idempotencyKey, orderKey, parent } = submission;
     const nowMs = clock.now();
-    return {
-      ...{ id: newId('inv', nowMs), kind: 'call', priority: jobLimits.priorityDefault },
-      ...{ namespace: called.namespace, functionId: called.functionId, lane: laneOf(called) },
-      ...{ acceptedMs: nowMs, dueMs: submission.dueMs ?? nowMs },
-      ...(submission.priority !== undefined && { priority: submission.priority }),
-      ...(parent !== undefined && { parent }),
-      ...(orderKey !== undefined && { orderKey }),
-      ...asInput(await payloads.keep(withDue(head, submission.dueMs), body)),
-      ...(idempotencyKey !== undefined && {
-        idempotency: {
-          key: digestOf(called.namespace, called.functionId, head.caller, idempotencyKey),
-          digest:
-            submission.idempotencyMs === undefined
-              ? digestOf(String(head.version ?? ''), head.method, head.target, body)
-              : '',
-          untilMs: nowMs + (submission.idempotencyMs ?? callLimits.idempotencyMs),
-        },
-      }),
+    const kept = await payloads.keep(withDue(head, submission.dueMs), body);
+    // Made in one piece: for every call that is accepted, and what is put together of parts costs a multiple.
+    const job: NewJob = {
+      id: newId('inv', nowMs),
+      kind: 'call',
+      priority: submission.priority ?? jobLimits.priorityDefault,
+      namespace: called.namespace,
+      functionId: called.functionId,
+      lane: laneOf(called),
+      acceptedMs: nowMs,
+      dueMs: submission.dueMs ?? nowMs,
     };
+    if ('blob' in kept) job.inputBlob = kept.blob;
+    else job.sealedInput = kept.sealed;
+    if (parent !== undefined) job.parent = parent;
+    if (orderKey !== undefined) job.orderKey = orderKey;
+    if (idempotencyKey !== undefined)
+      job.idempotency = {
+        key: digestOf(called.namespace, called.functionId, head.caller, idempotencyKey),
+        digest:
+          submission.idempotencyMs === undefined
+            ? digestOf(String(head.version ?? ''), head.method, head.target, body)
+            : '',
+        untilMs: nowMs + (submission.idempotencyMs ?? callLimits.idempotencyMs),
+      };
+    return job;
   }
 
   /** See `Run`. */
@@ -185,12 +192,11 @@ export class Calls {
         tryOnce: async () => {
           const version = await versionOf(job.functionId, input!.head);
           const call = callOf(job, version, input!, job.attempts + job.lost + 1);
-          const { failure, ...tried } = await tryCall(call, signal, this.#options);
-          return {
-            ...{ ...tried, version: version.number },
-            ...(call.instance !== undefined && { instance: call.instance }),
-            ...(failure !== undefined && { failure: hide(job.functionId, failure) }),
-          };
+          const tried = await tryCall(call, signal, this.#options);
+          tried.version = version.number;
+          if (call.instance !== undefined) tried.instance = call.instance;
+          if (tried.failure !== undefined) tried.failure = hide(job.functionId, tried.failure);
+          return tried;
         },
         policy: () => functionOf(job.functionId)?.retry ?? noRetry,
         firstDueMs: () => Math.max(job.acceptedMs, input?.head.dueMs ?? 0),
@@ -222,10 +228,14 @@ export class Calls {
   ): Promise<Finish> {
     const { headers = [], body = emptyBody, failure, version, last } = trial;
     const result: ResultHead = {
-      ...{ about: head && aboutOf(head), attempts, status: last.status, headers, durationMs },
-      ...(version !== undefined && { version }),
-      ...(failure !== undefined && { failure }),
+      about: head && aboutOf(head),
+      attempts,
+      status: last.status,
+      headers,
+      durationMs,
     };
+    if (version !== undefined) result.version = version;
+    if (failure !== undefined) result.failure = failure;
     const keepsInput = state === 'dead' || state === 'failed';
     const kept = await this.#keep(result, body, signal);
     return {
@@ -285,11 +295,10 @@ function withDue(head: CallHead, dueMs: number | undefined): CallHead {
 }
 
 function aboutOf({ name, method, target, caller, label, trigger }: CallHead): CallAbout {
-  return {
-    ...{ name, method, target, caller },
-    ...(label !== undefined && { label }),
-    ...(trigger !== undefined && { trigger }),
-  };
+  const about: CallAbout = { name, method, target, caller };
+  if (label !== undefined) about.label = label;
+  if (trigger !== undefined) about.trigger = trigger;
+  return about;
 }
 
 /** Where its jobs wait: as many run as its instances have places for, unless it says otherwise. */

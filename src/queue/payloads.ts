@@ -28,11 +28,12 @@ export class Payloads {
   }
 
   async keep(head: object, body: Uint8Array): Promise<Kept> {
-    const text = Buffer.from(JSON.stringify(head));
-    const plain = Buffer.allocUnsafe(lengthBytes + text.length + body.length);
-    plain.writeUInt32LE(text.length, 0);
-    plain.set(text, lengthBytes);
-    plain.set(body, lengthBytes + text.length);
+    const text = JSON.stringify(head);
+    const headEnd = lengthBytes + Buffer.byteLength(text);
+    const plain = Buffer.allocUnsafe(headEnd + body.length);
+    plain.writeUInt32LE(headEnd - lengthBytes, 0);
+    plain.write(text, lengthBytes);
+    plain.set(body, headEnd);
     const sealed = this.seal(plain);
     if (body.length <= inlineBytesMax) return { sealed };
     const blob = `sha256:${createHash('sha256').update(sealed).digest('hex')}`;

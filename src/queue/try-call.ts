@@ -54,25 +54,30 @@ export function callOf(
   { head, body }: { head: CallHead; body: Uint8Array },
   attempt: number,
 ): Call {
-  refuseHeaders(head.headers);
+  for (const part of head.headers) if (forbidden.test(part)) throw headerForbidden();
   return {
-    ...{ id: job.id, version, attempt },
-    ...{ method: head.method, target: head.target, headers: head.headers, body },
+    id: job.id,
+    version,
+    attempt,
+    method: head.method,
+    target: head.target,
+    headers: head.headers,
+    body,
     ownHeaders: ['X-Call-Id', head.label ?? job.id, 'Traceparent', head.traceparent],
-    ...{ origin: head.trigger?.origin ?? 'async', caller: head.caller },
-    ...{ label: head.label, parent: job.parent },
-    ...{ deadlineMs: Number.POSITIVE_INFINITY, gathering: false, instance: undefined },
+    origin: head.trigger?.origin ?? 'async',
+    caller: head.caller,
+    label: head.label,
+    parent: job.parent,
+    deadlineMs: Number.POSITIVE_INFINITY,
+    gathering: false,
+    instance: undefined,
   };
 }
 
-/**
- * What no reader of HTTP has looked at: one byte that no header may have would make others of it. Throws REQUEST_MALFORMED.
- */
-function refuseHeaders(headers: HeaderPairs): void {
-  const bad = headers.find(part => forbidden.test(part));
-  if (bad === undefined) return;
+/** No reader of HTTP has looked at it: one byte that no header may have would make others of it. */
+function headerForbidden(): GatewayError {
   const detail = 'a header of the job has a character that none may have';
-  throw new GatewayError('REQUEST_MALFORMED', detail);
+  return new GatewayError('REQUEST_MALFORMED', detail);
 }
 
 /** Beyond Latin-1, a character is cut to its low byte on its way: that may be one of these too. */
@@ -107,7 +112,8 @@ function answered(reply: Reply, body: Uint8Array, nowMs: number): CallTry {
   const retryAfter = headerOf(headers, 'retry-after');
   const retryAfterMs = retryAfter === undefined ? undefined : parseRetryAfter(retryAfter, nowMs);
   const isTerminal = headerOf(headers, noRetryHeader) !== undefined;
-  const last: Try = { status, isTerminal, ...(retryAfterMs !== undefined && { retryAfterMs }) };
+  const last: Try = { status, isTerminal };
+  if (retryAfterMs !== undefined) last.retryAfterMs = retryAfterMs;
   // It has answered for its handler, which threw: the answer counts.
   return { last, headers, body };
 }
