@@ -17,6 +17,7 @@ import { openQueue } from '../../src/store/sqlite/queue.ts';
 import { openSqliteStore } from '../../src/store/sqlite/sqlite.ts';
 import { Schedules } from '../../src/trigger/schedules.ts';
 import { deploy, hello, settled, startGateway } from '../lib/fnway.ts';
+import { startPaced } from '../lib/paced.ts';
 import { median, ratios } from '../lib/statistics.ts';
 import { runWrk } from '../lib/wrk.ts';
 import type { SuiteOptions } from './suite.ts';
@@ -212,12 +213,14 @@ async function besideCalls({
     await settled(gateway.url);
     const load = { connections: 8, seconds: Math.max(3, seconds) };
     const calls = () => runWrk(`${gateway.url}/function/hello`, load, directory);
+    // For an hour from now: accepted, and not run.
+    const later = { path: '/async-function/later', headers: ['X-Delay: 1h'], bodyBytes: 500 };
     const [alone, beside]: number[][] = [[], []];
     for (let run = 0; run < runs + 1; run++) {
       alone!.push((await calls()).p99Us);
-      const stop = accepting(gateway.url, 2000);
+      const accepting = await startPaced({ ...later, url: gateway.url, perSecond: 2000 });
       beside!.push((await calls()).p99Us);
-      tell(`${await stop()} jobs a second were accepted meanwhile`);
+      tell(`${await accepting.stop()} jobs a second were accepted meanwhile`);
     }
     report.row({
       ...{ measure: 'p99 of calls while 2,000 jobs/s are accepted / alone', unit: '×' },
@@ -226,30 +229,4 @@ async function besideCalls({
   } finally {
     await gateway.stop();
   }
-}
-
-/** Accepts so many a second, for an hour from now, until it is stopped: what it came to. */
-function accepting(url: string, perSecond: number): () => Promise<number> {
-  let isOver = false;
-  let accepted = 0;
-  const startMs = performance.now();
-  const init = { method: 'POST', headers: { 'x-delay': '1h' }, body: Buffer.alloc(500) };
-  const one = async () => {
-    while (!isOver) {
-      const dueMs = startMs + (accepted / perSecond) * 1000;
-      const aheadMs = dueMs - performance.now();
-      if (aheadMs > 1) {
-        await new Promise(resolve => setTimeout(resolve, aheadMs));
-        continue;
-      }
-      accepted++;
-      await (await fetch(`${url}/async-function/later`, init)).arrayBuffer();
-    }
-  };
-  const all = Promise.all(Array.from({ length: 16 }, one));
-  return async () => {
-    isOver = true;
-    await all;
-    return Math.round((accepted / (performance.now() - startMs)) * 1000);
-  };
 }
