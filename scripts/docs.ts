@@ -59,6 +59,8 @@ const causes: Record<(typeof errorCodes)[number], string> = {
   INVOCATION_ENDED: 'An invocation is to be cancelled that has ended.',
   INVOCATION_NOT_ENDED:
     'The result of an async call is asked for, or it is to be driven again, and it waits or runs.',
+  INVOCATION_REDRIVEN:
+    'An invocation or a dead letter is to be accepted once more, which was done before; each is redriven once.',
   ADDRESS_REFUSED:
     'An address to call back leads into a private network, or to this machine; also when that is found when it is connected to.',
   BODIES_NOT_KEPT: 'A replay, or a look at the bodies, of a call that was recorded without them.',

@@ -29,7 +29,7 @@ import { keepAliveMs, wholeBodyBytesMax } from '../src/gateway/node-reader.ts';
 import { listQuerySchema } from '../src/gateway/routes/functions.ts';
 import { waitMsMax } from '../src/gateway/routes/jobs.ts';
 import { publicationBytesMax } from '../src/gateway/routes/topics.ts';
-import { acceptingBytesMax } from '../src/gateway/whole-bodies.ts';
+import { acceptingBytesMax, webhookBytesMax } from '../src/gateway/whole-bodies.ts';
 import { schemaBytesMax } from '../src/invoke/json-schema.ts';
 import { gatheredBytesMax } from '../src/invoke/middleware/gather.ts';
 import { returnMsMax } from '../src/invoke/pool.ts';
@@ -48,6 +48,7 @@ import { slotsKeptMax } from '../src/store/schedules.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
 import { attributesHeaderCharsMax } from '../src/trigger/message-shapes.ts';
 import { notificationsRunningMax } from '../src/trigger/notifications.ts';
+import { pulledBytesMax } from '../src/trigger/pull.ts';
 import { publishLimits } from '../src/trigger/topics.ts';
 
 export function limitsPage(): string {
@@ -250,6 +251,7 @@ function topicRows(): string {
   const unread = privateConstant('src/gateway/routes/topics.ts', 'tailBytesMax');
   return `\
 | \`messageBytesMax\` | a message: data and attributes | ${bytes(t.messageBytesMax)} | fixed | ${invalid} |
+| \`pulledBytesMax\` | data in one answer to a pull; the message that goes beyond it is the last | ${bytes(pulledBytesMax)} | fixed | – |
 | \`publicationBytesMax\` | a publication, base64 and all | ${bytes(publicationBytesMax)} | fixed | ${error('BODY_TOO_LARGE')} |
 | \`messagesMax\` | messages of a publication, a pull, an acknowledgement | ${count(t.messagesMax)} | fixed | ${invalid} |
 | \`attributesMax\` | attributes of a message | ${count(t.attributesMax)} | fixed | ${invalid} |
@@ -350,6 +352,7 @@ function jobRows(): string {
 | \`concurrency\` | jobs of a function that run at once | \`instances.max\` × \`concurrency\` | \`queue.concurrency\` | the job waits |
 | \`runningJobsMax\` | jobs that run at once in a gateway | ${count(runningJobsMax)} | fixed | the job waits |
 ${setting('bufferedBodyBytesMax', 'body and result of an async call, each', `${error('BODY_TOO_LARGE')}; \`reply-invalid\` for a result`)}
+| \`webhookBytesMax\` | bodies of webhooks that are on their way to be accepted | ${bytes(webhookBytesMax)} | fixed | ${error('FUNCTION_BUSY')} |
 | \`acceptingBytesMax\` | bodies that are on their way to be accepted | ${bytes(acceptingBytesMax)} | fixed | ${error('FUNCTION_BUSY')} |
 | \`attemptsMax\` | tries of a job, the first included; of more than 120, given back ones included, some are not told | 1 to ${retryLimits.attemptsMax} | \`retry.attempts\` | ${error('DEFINITION_INVALID')} |
 | \`delayMsMax\` | between two tries, \`Retry-After\` included | 0 to 1 day | \`retry.minDelay\`, \`retry.maxDelay\` | ${error('DEFINITION_INVALID')} |

@@ -171,6 +171,12 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
     remedy: 'Wait for it: `fnway invocations result ID --wait 30s`.',
     retryable: true,
   },
+  INVOCATION_REDRIVEN: {
+    status: 409,
+    title: 'The invocation was accepted once more before',
+    remedy: 'Look at the one that it became, and redrive that.',
+    retryable: false,
+  },
   ADDRESS_REFUSED: {
     status: 422,
     title: 'The address is not public',

@@ -88,6 +88,7 @@ export function createQueue(config: Config, parts: JobParts & { payloads: BlobSt
       await triggers.buckets.start();
     },
     async stop(graceMs: number) {
+      triggers.topics.stop();
       await Promise.all([triggers.schedules.stop(), triggers.buckets.stop()]);
       await queue.stop(graceMs);
     },

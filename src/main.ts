@@ -36,7 +36,7 @@ import { createDataPlane } from './gateway/data-plane.ts';
 import { registerGauges } from './gateway/gauges.ts';
 import { createServer } from './gateway/server.ts';
 import { Webhooks } from './gateway/webhooks.ts';
-import { WholeBodies } from './gateway/whole-bodies.ts';
+import { acceptingBytesMax, WholeBodies, webhookBytesMax } from './gateway/whole-bodies.ts';
 import { newSecret } from './ids.ts';
 import { type CallSignal, compose, type Version } from './invoke/invoke.ts';
 import { bodies } from './invoke/middleware/bodies.ts';
@@ -243,7 +243,7 @@ async function build(
     secretOf: (namespace, name) => secretValues.valueOf(namespace, name),
   });
   versions.onSettled = (version, failure) => queue.notifications.ofDeploy(version, failure);
-  const wholeBodies = new WholeBodies({ bufferedBodyBytesMax: limits.bufferedBodyBytesMax });
+  const { bufferedBodyBytesMax } = limits;
   const refuseInput = (version: Version, body: Uint8Array) => schemas.refuseInput(version, body);
   const inFlight = new Slots<CallSignal>();
   let state: 'new' | 'ready' | 'stopping' = 'new';
@@ -258,11 +258,15 @@ async function build(
       registry,
       invoke,
       accept: new Accept({
-        ...{ calls: queue.calls, refuseInput, bodies: wholeBodies, clock },
+        ...{ calls: queue.calls, refuseInput, clock },
+        bodies: new WholeBodies('async call', {
+          ...{ bufferedBodyBytesMax, allBytesMax: acceptingBytesMax },
+        }),
         checkCallback: url => queue.outbound.check(url),
       }),
       webhooks: new Webhooks({
-        ...{ resources, registry, calls: queue.calls, refuseInput, bodies: wholeBodies },
+        ...{ resources, registry, calls: queue.calls, refuseInput },
+        bodies: new WholeBodies('webhook', { bufferedBodyBytesMax, allBytesMax: webhookBytesMax }),
         ...{ secrets: secretValues, clock, log },
         lookNow: bucket => queue.buckets.lookNow(bucket),
       }),

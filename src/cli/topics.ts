@@ -5,6 +5,7 @@ import type {
   MessageView,
   PublishedMessage,
   SubscriptionDefinition,
+  SubscriptionView,
 } from '../../client/api.ts';
 import { GatewayError } from '../errors.ts';
 import type { Context } from './context.ts';
@@ -17,7 +18,7 @@ type ContextOf = (command: Command) => Context;
 export function addTopicCommands(program: Command, contextOf: ContextOf): void {
   const topics = program
     .command('topics')
-    .description('messages and who gets them: publish, list, tail, pull, dead-letters');
+    .description('messages and who gets them: publish, tail, pull, seek, pause, dead-letters');
   topics
     .command('list')
     .description('list the topics of the namespace, with their subscriptions')
@@ -55,6 +56,16 @@ export function addTopicCommands(program: Command, contextOf: ContextOf): void {
     .argument('<subscription>', 'its name')
     .argument('<time>', '1h ago, or 2026-01-31T12:00:00Z')
     .action((name, time, _options, command) => seek(contextOf(command), name, time));
+  topics
+    .command('pause')
+    .description('hold what a subscription delivers, until it is resumed')
+    .argument('<subscription>', 'its name')
+    .action((name, _options, command) => setPaused(contextOf(command), name, true));
+  topics
+    .command('resume')
+    .description('deliver what has waited, and what comes')
+    .argument('<subscription>', 'its name')
+    .action((name, _options, command) => setPaused(contextOf(command), name, false));
   addDeadLetterCommands(topics, contextOf);
 }
 
@@ -207,6 +218,15 @@ async function pull(
   // Printed first: what nobody has seen comes again.
   if (keep) await client.nack(name, ackIds);
   else await client.ack(name, ackIds);
+}
+
+async function setPaused(context: Context, name: string, isPaused: boolean): Promise<void> {
+  const { out } = context;
+  const routes = (await context.client()).resources('subscriptions');
+  const view: SubscriptionView = await (isPaused ? routes.pause(name) : routes.resume(name));
+  if (out.json) return out.value(view);
+  const done = isPaused ? 'paused' : 'resumed';
+  out.line(`${name}  ${done}  ${view.waiting} waiting, ${view.running} running`);
 }
 
 async function seek(context: Context, name: string, time: string): Promise<void> {

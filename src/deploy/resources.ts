@@ -5,7 +5,12 @@
 import type { Sealer } from '../auth/seal.ts';
 import type { Clock } from '../clock.ts';
 import { canonicalJson } from '../domain/function.ts';
-import { type DefinitionOf, type ResourceKind, resourceRules } from '../domain/resource.ts';
+import {
+  type DefinitionOf,
+  type Named,
+  type ResourceKind,
+  resourceRules,
+} from '../domain/resource.ts';
 import { GatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { ResourceRow, Store } from '../store/store.ts';
@@ -126,6 +131,8 @@ export class Resources {
   ): Promise<Resource<K>> {
     return this.#turn.take(async () => {
       const before = this.find(kind, namespace, name);
+      const { notPaused } = resourceRules[kind];
+      if (notPaused !== undefined) throw new GatewayError('DEFINITION_INVALID', notPaused);
       if (before.row.isPaused === isPaused) return before;
       const nowMs = this.#options.clock.now();
       const { revision: _, ...row } = before.row;
@@ -147,7 +154,7 @@ export class Resources {
   }
 
   /** Those that name another: it must not go before them. */
-  usersOf(kind: ResourceKind | 'function', namespace: string, name: string): Resource[] {
+  usersOf(kind: Named, namespace: string, name: string): Resource[] {
     return [...this.#byId.values()].filter(
       ({ row, definition }) =>
         row.namespace === namespace &&

@@ -38,6 +38,8 @@ export interface ResourceRules<D> {
   schema: z.ZodType<D>;
   /** What must exist before it, and must not go before it. */
   names(definition: D): Array<{ kind: Named; name: string; key: string }>;
+  /** Why it has nothing to pause. */
+  notPaused?: string;
   /** What it had come to under the old definition says nothing under the new one. */
   beginsAnew(before: D, after: D): boolean;
 }
@@ -49,6 +51,7 @@ export const resourceRules: { [K in ResourceKind]: ResourceRules<DefinitionOf<K>
     idPrefix: 'top',
     schema: topicSchema,
     names: () => [],
+    notPaused: 'a topic does nothing by itself; pause its subscriptions',
     beginsAnew: () => false,
   },
   subscription: {

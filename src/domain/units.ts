@@ -31,6 +31,11 @@ export function parseSize(text: string): number | undefined {
   return Math.round(Number(match[1]) * sizeUnits[match[2] ?? '']!);
 }
 
+/** A moment as it is told everywhere. */
+export function isoOf(ms: number): string {
+  return new Date(ms).toISOString();
+}
+
 /** The shortest exact form: 90000 → `90s`, 60000 → `1m`. */
 export function formatDuration(ms: number): string {
   for (const unit of ['d', 'h', 'm', 's'] as const) {

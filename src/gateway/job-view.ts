@@ -1,5 +1,6 @@
 /** An async call, whatever has become of it, as the control plane tells it. */
 import type { InvocationView } from '../../client/api.ts';
+import { isoOf } from '../domain/units.ts';
 import type { CallTold } from '../queue/calls.ts';
 import { attemptView } from '../queue/story-view.ts';
 import type { StoredJob } from '../store/jobs.ts';
@@ -27,5 +28,3 @@ export function jobView(job: StoredJob, { about, attempts, result }: CallTold): 
     ...(failure !== undefined && state !== 'succeeded' && { failure }),
   };
 }
-
-const isoOf = (ms: number) => new Date(ms).toISOString();

@@ -6,13 +6,20 @@ import type { Exchange } from './exchange.ts';
 
 /** Of bodies that are on their way to be accepted, all together. */
 export const acceptingBytesMax = 256 * 1024 ** 2;
+/** The same of webhooks: apart, for whoever sends them is known only when they are whole. */
+export const webhookBytesMax = 64 * 1024 ** 2;
 
 export class WholeBodies {
+  readonly #what: string;
   readonly #bytesMax: number;
+  readonly #allBytesMax: number;
   #acceptingBytes = 0;
 
-  constructor(options: { bufferedBodyBytesMax: number }) {
+  /** `what` is accepted, for messages. */
+  constructor(what: string, options: { bufferedBodyBytesMax: number; allBytesMax: number }) {
+    this.#what = what;
     this.#bytesMax = options.bufferedBodyBytesMax;
+    this.#allBytesMax = options.allBytesMax;
   }
 
   /** Counted until `use` has resolved: then it is on disk, or refused. Throws BODY_TOO_LARGE and FUNCTION_BUSY. */
@@ -26,15 +33,15 @@ export class WholeBodies {
   }
 
   async #read(exchange: Exchange, held: { bytes: number }): Promise<Uint8Array> {
-    if (contentLengthOf(exchange.head.headers) > this.#bytesMax) throw tooLarge(this.#bytesMax);
+    if (contentLengthOf(exchange.head.headers) > this.#bytesMax) throw this.#tooLarge();
     const given = exchange.body();
     const body = given instanceof Promise ? await given : given;
     if (!isStream(body)) return body;
     const chunks: Uint8Array[] = [];
     for await (const chunk of body) {
-      if (held.bytes + chunk.length > this.#bytesMax) throw tooLarge(this.#bytesMax);
-      if (this.#acceptingBytes + chunk.length > acceptingBytesMax) {
-        const detail = 'too many bodies are being read to be accepted';
+      if (held.bytes + chunk.length > this.#bytesMax) throw this.#tooLarge();
+      if (this.#acceptingBytes + chunk.length > this.#allBytesMax) {
+        const detail = `too many bodies of ${this.#what}s are being read to be accepted`;
         throw new GatewayError('FUNCTION_BUSY', detail, { retryAfterMs: 1000 });
       }
       held.bytes += chunk.length;
@@ -43,11 +50,11 @@ export class WholeBodies {
     }
     return Buffer.concat(chunks, held.bytes);
   }
-}
 
-function tooLarge(bytesMax: number): GatewayError {
-  const detail = `an async call is kept whole until it has run, and its body is longer than ${bytesMax} bytes`;
-  return new GatewayError('BODY_TOO_LARGE', detail, {
-    remedy: 'Send a smaller body, or raise FNWAY_BUFFERED_BODY_BYTES_MAX.',
-  });
+  #tooLarge(): GatewayError {
+    const detail = `the body of this ${this.#what} is longer than ${this.#bytesMax} bytes, and is kept whole until it has run`;
+    return new GatewayError('BODY_TOO_LARGE', detail, {
+      remedy: 'Send a smaller body, or raise FNWAY_BUFFERED_BODY_BYTES_MAX.',
+    });
+  }
 }

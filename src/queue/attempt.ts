@@ -36,6 +36,8 @@ export interface Finish {
   isStoryToldByResult?: boolean;
   next?: NewJob[];
   messages?: NewMessage[];
+  /** Once all this is on disk. */
+  onSettled?: () => void;
   /** Nobody needs it any more. */
   inputBlob?: string | undefined;
 }
@@ -122,7 +124,8 @@ function ended(
   for (const job of next) ifLost.push(job.inputBlob);
   for (const message of messages) ifLost.push(message.blob);
   const blobs = { afterwards: [inputBlob], ifLost };
-  const ending: Ending = { outcome, isCounted, sealStory, next, messages, blobs };
+  const { onSettled } = finish;
+  const ending: Ending = { outcome, isCounted, sealStory, next, messages, blobs, onSettled };
   // Where the result tells the story: sealing another text would take longer than all the rest.
   if (!finish.isStoryToldByResult) ending.sealedStory = sealStory();
   return ending;

@@ -9,6 +9,7 @@ import { newId } from '../ids.ts';
 import { type CallSignal, emptyBody, type Invoke, type Version } from '../invoke/invoke.ts';
 import type { Log } from '../log.ts';
 import {
+  type Enqueued,
   jobLimits,
   type Lane,
   type LeasedJob,
@@ -93,6 +94,27 @@ export interface Submission {
   /** One of a key at a time, in the order of acceptance. */
   orderKey?: string;
   parent?: string;
+  /** What ended, and is accepted once more as this; once. */
+  redrives?: string;
+}
+
+/** Throws what one that was not accepted is refused with. */
+export function refuseUnaccepted(
+  outcome: Enqueued,
+  { waitingMax, name }: { waitingMax: number; name: string },
+): void {
+  if (outcome === 'conflict') {
+    const detail = 'another call was accepted under this Idempotency-Key';
+    throw new GatewayError('IDEMPOTENCY_CONFLICT', detail);
+  }
+  if (outcome === 'gone') {
+    const detail = 'it was redriven before, or what it needs is gone';
+    throw new GatewayError('INVOCATION_REDRIVEN', detail);
+  }
+  if (outcome === 'full') {
+    const detail = `${waitingMax} jobs of ${name} wait already`;
+    throw new GatewayError('QUEUE_FULL', detail, { retryAfterMs: 1000 });
+  }
 }
 
 export class Calls {
@@ -115,13 +137,8 @@ export class Calls {
     if (outcome === 'accepted') return { id: job.id, isFirst: true };
     this.#recent.delete(job.id);
     await payloads.remove([job.inputBlob]);
-    if (typeof outcome === 'object') return { id: outcome.first, isFirst: false };
-    if (outcome === 'conflict') {
-      const detail = 'another call was accepted under this Idempotency-Key';
-      throw new GatewayError('IDEMPOTENCY_CONFLICT', detail);
-    }
-    const detail = `${job.lane.waitingMax} jobs of ${called.name} wait already`;
-    throw new GatewayError('QUEUE_FULL', detail, { retryAfterMs: 1000 });
+    refuseUnaccepted(outcome, { waitingMax: job.lane.waitingMax, name: called.name });
+    return { id: (outcome as { first: string }).first, isFirst: false };
   }
 
   #remember({ id, dueMs, acceptedMs }: NewJob, { head, body }: Submission): void {
@@ -165,6 +182,7 @@ export class Calls {
     else job.sealedInput = kept.sealed;
     if (parent !== undefined) job.parent = parent;
     if (orderKey !== undefined) job.orderKey = orderKey;
+    if (submission.redrives !== undefined) job.redrives = submission.redrives;
     if (idempotencyKey !== undefined)
       job.idempotency = {
         key: digestOf(called.namespace, called.functionId, head.caller, idempotencyKey),
@@ -268,20 +286,20 @@ export class Calls {
     return { about, attempts, result: result?.head };
   }
 
-  /** Accepts what has ended once more: a new invocation that names the old one. Undefined when its input is gone. */
-  async redrive(
+  /** What has ended once more: a new invocation that names the old one. Undefined when its input is gone. */
+  async redriveOf(
     job: StoredJob,
     called: QueuedFunction,
     version?: number,
-  ): Promise<{ id: string } | undefined> {
-    const { priority, id: parent } = job;
+  ): Promise<Submission | undefined> {
+    const { priority, id } = job;
     const input = await this.inputOf(job);
     if (input === undefined) return undefined;
     const { version: _, dueMs: __, ...head } = input.head;
-    return this.submit({
-      ...{ function: called, body: input.body, priority, parent },
+    return {
+      ...{ function: called, body: input.body, priority, parent: id, redrives: id },
       head: version === undefined ? head : { ...head, version },
-    });
+    };
   }
 
   resultOf(job: StoredJob): Promise<{ head: ResultHead; body: Uint8Array } | undefined> {

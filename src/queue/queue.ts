@@ -55,6 +55,8 @@ export type Ending = Pick<
 > & {
   /** Of what is cut off, whose result would have told it. */
   sealStory(): Uint8Array;
+  /** Who waits for what comes with it hears of that, once it is on disk. */
+  onSettled?: (() => void) | undefined;
   /** Nobody needs them once it is settled, or when it cannot be. */
   blobs: { afterwards: Array<string | undefined>; ifLost: Array<string | undefined> };
 };
@@ -131,7 +133,7 @@ export class Queue {
     if (this.#stopped === undefined) this.#pump();
   }
 
-  /** What waits and runs, as it was when this was asked for last; it is looked up anew for the next time. */
+  /** For who cannot wait: as it was when this was asked for last; it is looked up anew for the next time. */
   lanes(): readonly LaneCount[] {
     if (this.#stopped === undefined)
       void this.#options.jobs.counts().then(
@@ -153,13 +155,12 @@ export class Queue {
   async drop(lane: string): Promise<void> {
     const { jobs, clock } = this.#options;
     const { sweptJobsMax: limit } = queueLimits;
-    const options = { acceptedBeforeMs: Number.MAX_SAFE_INTEGER, nowMs: clock.now(), limit };
-    while ((await jobs.drop(lane, options)) === limit);
+    while ((await jobs.drop(lane, { nowMs: clock.now(), limit })) === limit);
   }
 
-  /** Lanes in which something waits or runs. */
-  async laneIds(): Promise<string[]> {
-    return (await this.#options.jobs.counts()).map(({ lane }) => lane);
+  /** Of lanes in which something waits or runs, as it is now. */
+  laneCounts(): Promise<LaneCount[]> {
+    return this.#options.jobs.counts();
   }
 
   dead(namespace: string): Promise<DeadCount[]> {
@@ -391,7 +392,7 @@ export class Queue {
   /** Until the store has it, or somebody else has the job: what has been done is not forgotten for a full disk. */
   async #settle(job: LeasedJob, ending: Ending): Promise<void> {
     const { jobs, clock, log, removeBlobs } = this.#options;
-    const { blobs, sealStory: _, ...settlement } = ending;
+    const { blobs, sealStory: _, onSettled, ...settlement } = ending;
     const { id, lease } = job;
     let isFirst = true;
     while (true) {
@@ -401,6 +402,7 @@ export class Queue {
         if (outcome === 'settled' && ending.outcome.kind === 'end')
           this.ended[ending.outcome.state]++;
         if (ending.outcome.kind === 'end') this.#waiters.done(id);
+        if (outcome === 'settled') onSettled?.();
         // Where an earlier try failed, this one's `lost` may mean that it had been stored: then nothing is removed.
         const needless = outcome === 'settled' ? blobs.afterwards : isFirst ? blobs.ifLost : [];
         await removeBlobs(needless).catch(error =>
@@ -469,5 +471,6 @@ function asCancelled(ending: Ending): Ending {
   const { ifLost } = ending.blobs;
   const blobs = { afterwards: ifLost, ifLost };
   const sealedStory = ending.sealStory();
-  return { ...ending, isCounted: false, outcome, sealedStory, next: [], messages: [], blobs };
+  const nothing = { next: [], messages: [], onSettled: undefined };
+  return { ...ending, ...nothing, isCounted: false, outcome, sealedStory, blobs };
 }

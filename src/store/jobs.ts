@@ -146,7 +146,8 @@ export interface JobQuery {
   functionId?: string;
   kind?: JobKind;
   state?: JobState;
-  lane?: string;
+  /** Of one of these. */
+  lanes?: readonly string[];
   cause?: string;
   /** Without those that were redriven. */
   isOpen?: boolean;
@@ -209,19 +210,19 @@ export interface JobStore {
   counts(): Promise<LaneCount[]>;
   /** Of a namespace, those that most recently grew first. */
   dead(namespace: string): Promise<DeadCount[]>;
-  /** Forgets dead jobs that are like this, up to `limit`. How many; `blobs`: those that nobody names any more. */
+  /**
+   * Forgets dead jobs that are like this and that nobody has redriven, up to `limit`. How many; `blobs`: those that nobody
+   * names any more.
+   */
   purge(
-    query: { namespace: string; lane?: string; cause?: string; id?: string },
+    query: { namespace: string; lanes?: readonly string[]; cause?: string; id?: string },
     options: { nowMs: number; limit: number },
   ): Promise<{ removed: number; blobs: string[] }>;
   /**
-   * Forgets up to `limit` of what waits in a lane, which nobody serves any more, accepted before a time, and of what somebody
-   * holds who has claimed it by name; and then the lane. How many.
+   * Forgets up to `limit` of what waits in a lane, which nobody serves any more, and of what somebody holds who has claimed it
+   * by name; and then the lane. How many.
    */
-  drop(
-    lane: string,
-    options: { acceptedBeforeMs: number; nowMs: number; limit: number },
-  ): Promise<number>;
+  drop(lane: string, options: { nowMs: number; limit: number }): Promise<number>;
   /**
    * Removes up to `limit` of what ended before these times, and as many keys that are over. `removed`: the more of both;
    * `blobs`: those that nobody names any more.

@@ -222,7 +222,7 @@ export class MemoryJobs implements JobStore {
     functionId,
     kind,
     state,
-    lane,
+    lanes,
     cause,
     isOpen: needsOpen,
     after,
@@ -235,8 +235,8 @@ export class MemoryJobs implements JobStore {
           (functionId === undefined || job.functionId === functionId) &&
           (kind === undefined || job.kind === kind) &&
           (state === undefined || job.state === state) &&
-          (lane === undefined || job.lane === lane) &&
-          (cause === undefined || job.cause === cause) &&
+          (lanes === undefined || lanes.includes(job.lane)) &&
+          (cause === undefined || (job.cause ?? '') === cause) &&
           (!needsOpen || job.redriven === undefined) &&
           (after === undefined || job.id < after),
       )
@@ -275,8 +275,9 @@ export class MemoryJobs implements JobStore {
       .filter(
         job =>
           job.state === 'dead' &&
+          job.redriven === undefined &&
           job.namespace === query.namespace &&
-          (query.lane === undefined || job.lane === query.lane) &&
+          (query.lanes === undefined || query.lanes.includes(job.lane)) &&
           (query.cause === undefined || (job.cause ?? '') === query.cause) &&
           (query.id === undefined || job.id === query.id),
       )
@@ -285,14 +286,10 @@ export class MemoryJobs implements JobStore {
     return { removed: found.length, blobs: found.flatMap(job => this.#forget(job, nowMs)) };
   }
 
-  async drop(
-    lane: string,
-    { acceptedBeforeMs, nowMs, limit }: { acceptedBeforeMs: number; nowMs: number; limit: number },
-  ) {
+  async drop(lane: string, { nowMs, limit }: { nowMs: number; limit: number }) {
     const isPulled = this.#lanes.get(lane)?.runningMax === 0;
     const waiting = this.#live
       .filter(({ job, state }) => job.lane.id === lane && (state === 'waiting' || isPulled))
-      .filter(({ job }) => job.acceptedMs < acceptedBeforeMs)
       .slice(0, limit);
     for (const live of waiting) this.#leave(live, nowMs);
     if (!this.#live.some(({ job }) => job.lane.id === lane)) this.#lanes.delete(lane);

@@ -33,7 +33,10 @@ test('callbacks and notifications have the name of their owner, and keep their r
       },
     },
     resources: { byId: named('not_a', 'ops') },
-    registry: { byId: named('fn_a', 'bill') },
+    registry: {
+      byId: named('fn_a', 'bill'),
+      get: (_: string, name: string) => (name === 'bill' ? { row: { id: 'fn_a' } } : undefined),
+    },
     payloads,
     clock: new FakeClock(),
   } as unknown as DeadLettersOptions);
@@ -60,6 +63,13 @@ test('callbacks and notifications have the name of their owner, and keep their r
   ]);
   const { items } = await letters.list({ namespace: 'default' }, { limit: 10 });
   assert.ok(items.some(({ notification }) => notification === 'ops'));
+
+  // What tells of a function's calls is among its dead letters.
+  const ofFunction = await letters.list({ namespace: 'default', function: 'bill' }, { limit: 10 });
+  assert.deepEqual(
+    ofFunction.items.map(({ kind }) => kind),
+    ['callback'],
+  );
 
   const { left } = await letters.redrive({ namespace: 'default' }, { isDry: false });
   assert.deepEqual(left, []);

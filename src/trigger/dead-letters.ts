@@ -3,11 +3,17 @@ import type { DeadLetterGroup, DeadLetterView } from '../../client/api.ts';
 import type { Clock } from '../clock.ts';
 import type { Registry } from '../deploy/registry.ts';
 import type { Resource, Resources } from '../deploy/resources.ts';
-import { GatewayError } from '../errors.ts';
+import { isoOf } from '../domain/units.ts';
+import { GatewayError, isGatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { Version } from '../invoke/invoke.ts';
 import { callbackLane, callbacksRunningMax } from '../queue/callbacks.ts';
-import type { Calls, CallTold, QueuedFunction } from '../queue/calls.ts';
+import {
+  type Calls,
+  type CallTold,
+  type QueuedFunction,
+  refuseUnaccepted,
+} from '../queue/calls.ts';
 import { asInput, type Payloads } from '../queue/payloads.ts';
 import type { Queue } from '../queue/queue.ts';
 import { storyIn } from '../queue/story.ts';
@@ -20,7 +26,7 @@ import type { Subscription, Topics } from './topics.ts';
 
 export interface DeadLettersOptions {
   queue: Pick<Queue, 'dead' | 'list' | 'find' | 'purge' | 'submit'>;
-  calls: Pick<Calls, 'jobOf' | 'tell' | 'inputOf'>;
+  calls: Pick<Calls, 'jobOf' | 'tell' | 'redriveOf'>;
   topics: Topics;
   deliveries: Deliveries;
   resources: Resources;
@@ -68,13 +74,12 @@ export class DeadLetters {
     query: DeadQuery,
     { limit, after }: { limit: number; after?: string | undefined },
   ): Promise<{ items: DeadLetterView[]; next?: string }> {
-    const jobs = await this.#page(query, { limit, after });
-    const items: DeadLetterView[] = [];
-    for (const { id } of jobs) {
-      const job = await this.#options.queue.find(id);
-      if (job !== undefined) items.push(await this.#view(job));
-    }
-    return { items, ...(jobs.length === limit && { next: jobs.at(-1)!.id }) };
+    const { queue } = this.#options;
+    const page = await this.#page(query, { limit, after });
+    const jobs = await Promise.all(page.map(({ id }) => queue.find(id)));
+    const there = jobs.filter(job => job !== undefined);
+    const items = await Promise.all(there.map(job => this.#view(job)));
+    return { items, ...(page.length === limit && { next: page.at(-1)!.id }) };
   }
 
   /** What a delivery is about, for people; whether it is dead or not. */
@@ -103,32 +108,77 @@ export class DeadLetters {
   }
 
   /**
-   * Accepts them once more. With a version, that one is called, as an async call of its function. `isDry`: what would be
-   * is told, and nothing done: then `as` is empty.
+   * Accepts them once more, many in one transaction. With a version, that one is called, as an async call of its function.
+   * `isDry`: what would be is told, and nothing done: then `as` is empty.
    */
   async redrive(
     query: DeadQuery & { ids?: readonly string[] | undefined },
     options: { version?: number | undefined; isDry: boolean },
   ): Promise<Redriven> {
+    const ids = query.ids ?? (await this.#idsOf(query));
     const result: Redriven = { redriven: [], left: [] };
-    for (const id of query.ids ?? (await this.#idsOf(query))) {
-      try {
-        const job = await this.#find(query.namespace, id);
-        result.redriven.push({ id, as: await this.#redrive(job, options) });
-      } catch (error) {
-        if (!(error instanceof GatewayError)) throw error;
-        result.left.push({ id, reason: error.message });
-      }
+    for (let i = 0; i < ids.length; i += pageSize) {
+      const { redriven, left } = await this.#redrive(
+        query.namespace,
+        ids.slice(i, i + pageSize),
+        options,
+      );
+      result.redriven.push(...redriven);
+      result.left.push(...left);
     }
     return result;
+  }
+
+  async #redrive(
+    namespace: string,
+    ids: readonly string[],
+    { version, isDry }: { version?: number | undefined; isDry: boolean },
+  ): Promise<Redriven> {
+    const { queue, payloads } = this.#options;
+    const left: Redriven['left'] = [];
+    const leave = (id: string, error: unknown) => {
+      if (!isGatewayError(error)) throw error;
+      left.push({ id, reason: error.message });
+    };
+    const prepared = await Promise.all(
+      ids.map(async id => {
+        try {
+          return { id, again: await this.#again(await this.#find(namespace, id), version) };
+        } catch (error) {
+          leave(id, error);
+          return undefined;
+        }
+      }),
+    );
+    const ready = prepared.filter(one => one !== undefined);
+    if (isDry) {
+      await payloads.remove(ready.map(({ again }) => again.inputBlob));
+      return { redriven: ready.map(({ id }) => ({ id, as: '' })), left };
+    }
+    const outcomes = ready.length === 0 ? [] : await queue.submit(ready.map(({ again }) => again));
+    const redriven: Redriven['redriven'] = [];
+    for (const [i, { id, again }] of ready.entries()) {
+      const outcome = outcomes[i]!;
+      if (outcome === 'accepted') redriven.push({ id, as: again.id });
+      else {
+        await payloads.remove([again.inputBlob]);
+        try {
+          refuseUnaccepted(outcome, { waitingMax: again.lane.waitingMax, name: 'the same' });
+          redriven.push({ id, as: (outcome as { first: string }).first });
+        } catch (error) {
+          leave(id, error);
+        }
+      }
+    }
+    return { redriven, left };
   }
 
   async purge(query: DeadQuery & { ids?: readonly string[] | undefined }): Promise<number> {
     const { queue } = this.#options;
     const { namespace, ids, cause } = query;
     if (ids === undefined) {
-      const lane = this.#laneOf(query);
-      const given = { namespace, ...(lane !== undefined && { lane }) };
+      const lanes = this.#lanesOf(query);
+      const given = { namespace, ...(lanes !== undefined && { lanes }) };
       return queue.purge({ ...given, ...(cause !== undefined && { cause }) });
     }
     let sum = 0;
@@ -155,24 +205,24 @@ export class DeadLetters {
     query: DeadQuery,
     { limit, after }: { limit: number; after?: string | undefined },
   ): Promise<StoredJob[]> {
-    const lane = this.#laneOf(query);
+    const lanes = this.#lanesOf(query);
     const wanted: JobQuery = { namespace: query.namespace, state: 'dead', isOpen: true, limit };
     return this.#options.queue.list({
       ...wanted,
-      ...(lane !== undefined && { lane }),
+      ...(lanes !== undefined && { lanes }),
       ...(query.cause !== undefined && { cause: query.cause }),
       ...(after !== undefined && { after }),
     });
   }
 
-  /** Throws RESOURCE_NOT_FOUND and FUNCTION_NOT_FOUND. */
-  #laneOf({ namespace, subscription, function: name }: DeadQuery): string | undefined {
+  /** Of a function its callbacks too. Throws RESOURCE_NOT_FOUND and FUNCTION_NOT_FOUND. */
+  #lanesOf({ namespace, subscription, function: name }: DeadQuery): string[] | undefined {
     const { resources, registry } = this.#options;
     if (subscription !== undefined)
-      return resources.find('subscription', namespace, subscription).row.id;
+      return [resources.find('subscription', namespace, subscription).row.id];
     if (name === undefined) return undefined;
     const entry = registry.get(namespace, name);
-    if (entry !== undefined) return entry.row.id;
+    if (entry !== undefined) return [entry.row.id, `${callbackLane}${entry.row.id}`];
     const detail = `there is no function ${name} in the namespace ${namespace}`;
     throw new GatewayError('FUNCTION_NOT_FOUND', detail);
   }
@@ -184,32 +234,11 @@ export class DeadLetters {
     throw new GatewayError('DEAD_LETTER_NOT_FOUND', detail);
   }
 
-  async #redrive(
-    job: StoredJob,
-    { version, isDry }: { version?: number | undefined; isDry: boolean },
-  ): Promise<string> {
-    const { queue, payloads } = this.#options;
-    if (job.redriven !== undefined)
-      throw new GatewayError('INVOCATION_NOT_ENDED', `it was redriven as ${job.redriven}`);
-    const again = await this.#again(job, version);
-    if (isDry) {
-      await payloads.remove([again.inputBlob]);
-      return '';
-    }
-    const [outcome] = await queue.submit([again]);
-    if (outcome === 'accepted') return again.id;
-    await payloads.remove([again.inputBlob]);
-    if (typeof outcome === 'object') return outcome.first;
-    const reason =
-      outcome === 'full'
-        ? `${again.lane.waitingMax} wait already`
-        : 'it was redriven before, or its message is gone';
-    throw new GatewayError(outcome === 'full' ? 'QUEUE_FULL' : 'INVOCATION_NOT_ENDED', reason);
-  }
-
   async #again(job: StoredJob, version: number | undefined): Promise<NewJob> {
     const { topics, deliveries, clock } = this.#options;
     const { id, priority, orderKey } = job;
+    if (job.redriven !== undefined)
+      throw new GatewayError('INVOCATION_REDRIVEN', `it was redriven as ${job.redriven}`);
     const facts = { redrives: id, parent: id, ...(orderKey !== undefined && { orderKey }) };
     if (job.kind === 'delivery') {
       const subscription = deliveries.subscriptionOf(job);
@@ -223,7 +252,7 @@ export class DeadLetters {
       const delivery = topics.deliveryOf(subscription, { id: message, publishedMs });
       return { ...delivery, ...facts, priority, dueMs: nowMs };
     }
-    if (job.kind === 'call') return { ...(await this.#callAgain(job, version)), redrives: id };
+    if (job.kind === 'call') return this.#callAgain(job, version);
     if (version !== undefined)
       throw new GatewayError('DEFINITION_INVALID', `a ${job.kind} calls no version`);
     return { ...(await this.#sameAgain(job)), ...facts };
@@ -236,13 +265,9 @@ export class DeadLetters {
     if (row === undefined || called === undefined)
       throw new GatewayError('FUNCTION_NOT_FOUND', 'its function has been removed');
     if (version !== undefined) await pinned(row.namespace, row.name, version);
-    const input = await calls.inputOf(job);
-    if (input === undefined) throw new GatewayError('JOB_LOST', 'its input is gone');
-    const { version: _, dueMs: __, ...head } = input.head;
-    return calls.jobOf({
-      ...{ function: called, body: input.body, priority: job.priority, parent: job.id },
-      head: version === undefined ? head : { ...head, version },
-    });
+    const again = await calls.redriveOf(job, called, version);
+    if (again === undefined) throw new GatewayError('JOB_LOST', 'its input is gone');
+    return calls.jobOf(again);
   }
 
   /** A delivery as a call of one version of its function. */
@@ -260,14 +285,14 @@ export class DeadLetters {
       { subscription, message },
       version,
     );
-    const made = await calls.jobOf({
-      ...{ function: called, body: body as Uint8Array, parent: job.id, priority: job.priority },
+    return calls.jobOf({
+      ...{ function: called, body: body as Uint8Array, parent: job.id, redrives: job.id },
+      priority: job.priority,
       head: {
         ...{ name, method, target, headers, caller: 'trigger', version: number, traceparent: '' },
         trigger: { origin: 'subscription', name: row.name },
       },
     });
-    return { ...made, redrives: job.id };
   }
 
   /** With an input of its own: that of what is dead goes with it. */
@@ -314,5 +339,3 @@ export class DeadLetters {
     return { function: registry.byId(id)?.row.name ?? id };
   }
 }
-
-const isoOf = (ms: number) => new Date(ms).toISOString();

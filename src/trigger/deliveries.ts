@@ -221,9 +221,9 @@ export class Deliveries {
     const copied = await topics.deadCopy(subscription, message, facts);
     if (copied === undefined) return kept;
     const { message: copy, deliveries, published } = copied.publication;
-    topics.tell(copied.topic, [published], deliveries);
     const next = [...deliveries, ...notices];
-    return { ...kept, next, messages: copy === undefined ? [] : [copy] };
+    const onSettled = () => topics.tell(copied.topic, [published], deliveries);
+    return { ...kept, next, messages: copy === undefined ? [] : [copy], onSettled };
   }
 }
 

@@ -10,7 +10,7 @@ import type { Resource, Resources } from '../deploy/resources.ts';
 import type { VersionFailure } from '../domain/function.ts';
 import { bodyOf, notificationLimits } from '../domain/notification.ts';
 import type { RecordFailure } from '../domain/record.ts';
-import { parseDuration } from '../domain/units.ts';
+import { isoOf, parseDuration } from '../domain/units.ts';
 import { GatewayError } from '../errors.ts';
 import { newId } from '../ids.ts';
 import type { CallSignal, Version } from '../invoke/invoke.ts';
@@ -214,5 +214,3 @@ function placedMessage({ message, file, line }: VersionFailure): string {
   if (file === undefined) return message;
   return `${file}${line === undefined ? '' : `:${line}`}: ${message}`;
 }
-
-const isoOf = (ms: number) => new Date(ms).toISOString();

@@ -28,6 +28,10 @@ export interface PullOptions {
   random(): number;
 }
 
+/** Of data in one answer; the message that goes beyond it is the last. */
+export const pulledBytesMax = 16 * 1024 ** 2;
+/** Of messages, whose length is known when they have been leased. */
+const claimedAtOnce = 50;
 /** Between two looks, for what has become due meanwhile. */
 const lookMs = 1000;
 
@@ -60,7 +64,8 @@ export class Pull {
       if (signal.aborted) {
         // Nobody hears of it: as if it had not been pulled.
         woken.cancel();
-        await this.#untouched(subscription, received);
+        const ackIds = received.map(({ ackId }) => ackId);
+        await this.#untouched(subscription, this.#parse(subscription, ackIds));
         return [];
       }
       if (received.length > 0 || clock.monotonicMs() >= untilMs) {
@@ -100,17 +105,26 @@ export class Pull {
     const { queue } = this.#options;
     const { row, definition } = subscription;
     const leaseMs = ackDeadlineMs(definition);
-    const leased = await queue.claim(row.id, { limit, leaseMs });
     const received: ReceivedMessage[] = [];
-    for (const job of leased) {
-      const message = await this.#deliverable(subscription, job);
-      if (message === undefined) continue;
-      const deliveryAttempt = job.attempts + job.lost + 1;
-      received.push({
-        ackId: this.#ackIdOf(row.id, job),
-        message: messageView(message),
-        ...(definition.deadLetter !== undefined && { deliveryAttempt }),
-      });
+    let bytes = 0;
+    while (received.length < limit && bytes < pulledBytesMax) {
+      const few = Math.min(limit - received.length, claimedAtOnce);
+      const leased = await queue.claim(row.id, { limit: few, leaseMs });
+      const tooMany: Ack[] = [];
+      for (const job of leased) {
+        const ackId = this.#ackIdOf(row.id, job);
+        if (bytes >= pulledBytesMax) tooMany.push({ ackId, id: job.id, lease: job.lease });
+        const message = bytes < pulledBytesMax && (await this.#deliverable(subscription, job));
+        if (!message) continue;
+        bytes += message.data.length;
+        const deliveryAttempt = job.attempts + job.lost + 1;
+        received.push({
+          ...{ ackId, message: messageView(message) },
+          ...(definition.deadLetter !== undefined && { deliveryAttempt }),
+        });
+      }
+      await this.#untouched(subscription, tooMany);
+      if (leased.length < few) break;
     }
     return received;
   }
@@ -136,22 +150,15 @@ export class Pull {
   }
 
   /** Given back at once, and no try was used up. */
-  async #untouched(
-    subscription: Subscription,
-    received: readonly ReceivedMessage[],
-  ): Promise<void> {
+  async #untouched({ row }: Subscription, acks: readonly Ack[]): Promise<void> {
     const { queue, clock, topics } = this.#options;
-    if (received.length === 0) return;
+    if (acks.length === 0) return;
     const nowMs = clock.now();
     const outcome = { kind: 'retry', dueMs: nowMs } as const;
-    const acks = this.#parse(
-      subscription,
-      received.map(({ ackId }) => ackId),
-    );
     await queue.settle(
       acks.map(({ id, lease }) => ({ id, lease, nowMs, isCounted: false, outcome, next: [] })),
     );
-    topics.wake(subscription.row.id);
+    topics.wake(row.id);
   }
 
   /** Throws ACK_ID_INVALID for what is none, and ACK_ID_STALE when some are not held any more. */
@@ -217,12 +224,13 @@ export class Pull {
   ): Promise<boolean> {
     const { queue, deliveries, payloads } = this.#options;
     const { cause } = dead;
-    const { next = [], messages = [] } = await deliveries.deadFinish(job, dead);
+    const { next = [], messages = [], onSettled } = await deliveries.deadFinish(job, dead);
     const outcome = { kind: 'end', state: 'dead', keepsInput: true, cause } as const;
     const settlement = { ...this.#settlement(job, outcome, { isCounted }), next, messages };
     const [settled] = await queue.settle([settlement]);
     const blobs = [...messages.map(({ blob }) => blob), ...next.map(({ inputBlob }) => inputBlob)];
-    if (settled !== 'settled') await payloads.remove(blobs);
+    if (settled === 'settled') onSettled?.();
+    else await payloads.remove(blobs);
     return settled === 'settled';
   }
 

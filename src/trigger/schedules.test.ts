@@ -185,3 +185,13 @@ test('a wall clock that jumps is noticed, and costs or doubles no slot', async (
   assert.deepEqual(await fired(store), [60, 120]);
   await schedules.stop();
 });
+
+test('two runs by hand in one moment are two', async () => {
+  const [clock, store] = [new FakeClock(noon), createMemoryStore()];
+  const { schedules, resources, put } = await buildSchedules({ clock, store });
+  const id = await put('daily', { cron: '0 4 * * *' });
+  const schedule = resources.find('schedule', 'default', 'daily');
+  const runs = await Promise.all([schedules.run(schedule), schedules.run(schedule)]);
+  const slots = await store.schedules.slots(id, 10);
+  assert.deepEqual(slots.map(({ job }) => job).sort(), runs.map(run => run.id).sort());
+});

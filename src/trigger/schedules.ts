@@ -45,6 +45,7 @@ const nextShown = 5;
 export class Schedules {
   readonly #options: SchedulesOptions;
   readonly #standing = new Map<string, Standing>();
+  #byHandMs = 0;
   /** By what they say of when: thousands may say the same. */
   readonly #timings = new Map<string, Timing>();
   readonly #due = new DueList<Standing>();
@@ -103,7 +104,9 @@ export class Schedules {
   async run(schedule: Schedule): Promise<{ id: string }> {
     const { store, queue, clock } = this.#options;
     const { row, definition } = schedule;
-    const slotMs = clock.now();
+    // Each a slot of its own, also two of one moment.
+    this.#byHandMs = Math.max(clock.now(), this.#byHandMs + 1);
+    const slotMs = this.#byHandMs;
     const job = await this.#jobOf(schedule, slotMs);
     if (job === undefined) {
       const detail = `${definition.function}, which schedule ${row.name} calls, has been removed`;
@@ -111,7 +114,7 @@ export class Schedules {
     }
     const stood = Number.MAX_SAFE_INTEGER;
     const firing = { schedule: row.id, fromMs: stood, toMs: stood, skipsOverlap: false };
-    const [fired] = await store.fire([{ ...firing, slots: [{ slotMs, job }] }], slotMs);
+    const [fired] = await store.fire([{ ...firing, slots: [{ slotMs, job }] }], clock.now());
     queue.look();
     if (fired !== 'full') return { id: job.id };
     const detail = `${job.lane.waitingMax} jobs of ${definition.function} wait already`;

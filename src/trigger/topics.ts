@@ -3,7 +3,7 @@
  * own from then on (deliveries.ts, pull.ts). Also what a subscription's lane in the queue is, and going back in time.
  */
 import { createHmac } from 'node:crypto';
-import type { Clock } from '../clock.ts';
+import type { Clock, Timer } from '../clock.ts';
 import type { Resource, Resources } from '../deploy/resources.ts';
 import type { RetryPolicy } from '../domain/retry.ts';
 import {
@@ -29,7 +29,7 @@ export type Subscription = Resource<'subscription'>;
 export interface TopicsOptions {
   resources: Resources;
   store: MessageStore;
-  queue: Pick<Queue, 'look' | 'setRoom' | 'drop' | 'laneIds'>;
+  queue: Pick<Queue, 'look' | 'setRoom' | 'drop' | 'laneCounts'>;
   payloads: Payloads;
   functionOf(namespace: string, name: string): QueuedFunction | undefined;
   /** With which ordering keys are made unreadable: they may name people. */
@@ -70,6 +70,7 @@ export const publishLimits = {
 
 const pageSize = 500;
 const laneSign = 'sub_';
+const sweepMs = 60_000;
 
 export class Topics {
   readonly #options: TopicsOptions;
@@ -79,6 +80,8 @@ export class Topics {
   /** Who pulls waits for these, by lane. */
   readonly #onDelivery = new Map<string, Set<() => void>>();
   readonly #policies = new WeakMap<Subscription, RetryPolicy>();
+  #sweeping: Timer | undefined;
+  #isStopped = false;
 
   constructor(options: TopicsOptions) {
     this.#options = options;
@@ -97,12 +100,33 @@ export class Topics {
     });
   }
 
-  /** What a gateway that died had not done: forgets what waits for subscriptions that are no more, and says the others' room. */
+  /** What a gateway that died had not done; and looks every minute from then on. */
   async start(): Promise<void> {
-    const { queue, resources } = this.#options;
-    for (const lane of await queue.laneIds())
-      if (lane.startsWith(laneSign) && resources.byId(lane) === undefined) await this.#drop(lane);
+    const { resources } = this.#options;
+    await this.#sweep();
     await Promise.all([...resources.all('subscription')].map(one => this.#makeRoom(one)));
+    this.#sweepLater();
+  }
+
+  stop(): void {
+    this.#sweeping?.cancel();
+    this.#isStopped = true;
+  }
+
+  #sweepLater(): void {
+    const { clock, log } = this.#options;
+    const again = () =>
+      this.#sweep()
+        .catch(error => log.error('lanes of removed subscriptions are still there', { error }))
+        .then(() => this.#sweepLater());
+    if (!this.#isStopped) this.#sweeping = clock.after(sweepMs, again, { unref: true });
+  }
+
+  /** Forgets what waits for subscriptions that are no more: also what a delivery that ended late has left for one. */
+  async #sweep(): Promise<void> {
+    const { queue, resources } = this.#options;
+    for (const { lane } of await queue.laneCounts())
+      if (lane.startsWith(laneSign) && resources.byId(lane) === undefined) await this.#drop(lane);
   }
 
   /** Its room is theirs where they say none of their own. */

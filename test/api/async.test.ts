@@ -317,8 +317,8 @@ describe('trying again', () => {
     await assert.rejects(client.getResult(id), { code: 'FUNCTION_FAILED' });
     const again = await client.redriveInvocation(id);
     const redriven = await ended(again.id);
-    assert.equal(redriven.state, 'succeeded');
-    assert.equal(redriven.parent, id);
+    assert.deepEqual([redriven.state, redriven.parent], ['succeeded', id]);
+    await assert.rejects(client.redriveInvocation(id), { code: 'INVOCATION_REDRIVEN' });
   });
 
   test('a status that asks for it, and not one that does not', async () => {

@@ -3,7 +3,9 @@
  * shown, tried again once, or forgotten. Method: a real gateway over HTTP; restarts where it matters.
  */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { rmSync } from 'node:fs';
+import { request } from 'node:http';
 import { after, describe, test } from 'node:test';
 import type { DeadLetterView, ReceivedMessage } from '../../client/api.ts';
 import {
@@ -13,6 +15,7 @@ import {
   type TestGateway,
 } from '../../src/testing/test-gateway.ts';
 import { waitFor } from '../../src/testing/wait-for.ts';
+import { pulledBytesMax } from '../../src/trigger/pull.ts';
 
 const gateway = await startTestGateway({ shared: true });
 const { client } = gateway;
@@ -49,6 +52,22 @@ describe('a pull', () => {
     assert.deepEqual(textsOf(receivedMessages), ['a', 'b']);
     assert.deepEqual(textsOf(await take('some')), ['c']);
     assert.deepEqual(await take('some', '10ms'), []);
+  });
+
+  test('ends with what goes beyond its bytes, and leaves the others as they were', async () => {
+    await setUp('large', { ackDeadline: '60s' });
+    const mebibyte = 'x'.repeat(1024 ** 2);
+    for (let i = 0; i < 20; i++) await publish('large', `${i} ${mebibyte}`);
+    const first = await client.pull('large', { maxMessages: 1000 });
+    const second = await client.pull('large', { maxMessages: 1000 });
+    const numbers = [...textsOf(first.receivedMessages), ...textsOf(second.receivedMessages)].map(
+      data => Number(data.split(' ')[0]),
+    );
+    assert.equal(first.receivedMessages.length, Math.ceil(pulledBytesMax / 1024 ** 2));
+    assert.deepEqual(numbers, [...Array(20).keys()]);
+    await client.ack('large', idsOf([...first.receivedMessages, ...second.receivedMessages]));
+    const { waiting, running } = await subscriptions.get('large');
+    assert.deepEqual([waiting, running], [0, 0]);
   });
 
   test('holds what it gave until it is acknowledged; a second acknowledgement is stale', async () => {
@@ -178,16 +197,21 @@ describe('a pull', () => {
 
   test('whose client has left takes nothing from those who wait', async () => {
     await setUp('left', { ackDeadline: '10m' });
-    const left = Array.from({ length: 5 }, () => {
-      const abort = new AbortController();
-      const { signal } = abort;
-      return { abort, pulling: client.pull('left', { wait: '30s', signal }).catch(() => {}) };
-    });
+    const path = '/v1/namespaces/default/subscriptions/left/pull';
+    const headers = {
+      authorization: `Bearer ${gateway.adminToken}`,
+      'content-type': 'application/json',
+    };
+    const left = Array.from({ length: 5 }, () =>
+      request(`${gateway.url}${path}`, { method: 'POST', headers, agent: false }),
+    );
+    for (const pull of left) pull.on('error', () => {}).end(JSON.stringify({ wait: '30s' }));
+    await Promise.all(left.map(pull => once(pull, 'finish')));
     await waitFor(async () => (await (await gateway.call('/healthz')).text()).startsWith('ok'));
-    for (const { abort, pulling } of left) {
-      abort.abort();
-      await pulling;
-    }
+    // A client that is only about to leave may be given something still.
+    const gone = left.map(pull => new Promise(resolve => pull.once('close', resolve)));
+    for (const pull of left) pull.destroy();
+    await Promise.all(gone);
     await publish('left', 'a');
     assert.deepEqual(textsOf(await take('left', '20s')), ['a']);
   });

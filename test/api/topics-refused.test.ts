@@ -85,6 +85,14 @@ describe('what cannot be is refused', () => {
       });
     });
 
+  test('a pause of a topic, which does nothing by itself', async () => {
+    await topics.put('unpaused', {});
+    await assert.rejects(topics.pause('unpaused'), {
+      code: 'DEFINITION_INVALID',
+      message: /a topic does nothing by itself; pause its subscriptions/,
+    });
+  });
+
   test('a retention that is none, and a dead-letter topic that leads back', async () => {
     await assert.rejects(topics.put('refused', { retention: '32d' }), /retention: from 1s to 31d/);
     for (const name of ['loop-a', 'loop-b', 'loop-c']) await topics.put(name, {});

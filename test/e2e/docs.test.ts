@@ -79,10 +79,11 @@ test(
   'the commands of docs/guides/topics.md deliver, and drive what died again',
   limit,
   async () => {
-    const [published, dead] = await outputsOf('docs/guides/topics.md');
+    const [published, paused, dead] = await outputsOf('docs/guides/topics.md');
     assert.match(published!, /^msg_\w+$/m);
     assert.match(published!, /^orders-bill +orders +bill +\d+ +\d+ +orders-failed$/m);
     assert.match(published!, /kind=new\n\{"order": 1\}/);
+    assert.match(paused!, /^orders-audit {2}paused {2}\d+ waiting, 0 running$/m);
     assert.match(dead!, /^subscription returns-never +exit +1 /m);
     assert.match(dead!, /^inv_\w+ {2}as inv_\w+$/m);
   },

@@ -89,8 +89,11 @@ export function jobRoutes(app: FastifyInstance, options: ControlPlaneOptions): v
     if (entry === undefined)
       throw new GatewayError('FUNCTION_NOT_FOUND', `the function of ${id} has been removed`);
     if (version !== undefined) await options.functions.pinned(entry, version);
-    const redriven = await calls.redrive(job, queuedFunctionOf(entry), version);
-    if (redriven === undefined) throw withoutInput(job);
+    if (job.redriven !== undefined)
+      throw new GatewayError('INVOCATION_REDRIVEN', `${id} was redriven as ${job.redriven}`);
+    const again = await calls.redriveOf(job, queuedFunctionOf(entry), version);
+    if (again === undefined) throw withoutInput(job);
+    const redriven = await calls.submit(again);
     const location = `/v1/namespaces/${job.namespace}/invocations/${redriven.id}`;
     reply.code(202).header('location', location);
     return { id: redriven.id, location };

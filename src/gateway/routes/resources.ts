@@ -13,6 +13,8 @@ import {
   resourceKinds,
   resourceRules,
 } from '../../domain/resource.ts';
+import { isoOf } from '../../domain/units.ts';
+import type { LaneCount } from '../../store/jobs.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
 import { parse } from '../parse.ts';
 
@@ -34,10 +36,14 @@ function routesOf<K extends ResourceKind>(
   app: FastifyInstance,
   options: ControlPlaneOptions,
 ): void {
-  const { resources } = options;
+  const { resources, queue, schedules } = options;
   const { plural, schema } = resourceRules[kind];
   const base = `/v1/namespaces/:namespace/${plural}`;
-  const view = (resource: Resource<K>) => resourceView(resource, options);
+  const views = async (found: Array<Resource<K>>) => {
+    const counts = kind === 'subscription' ? await queue.laneCounts() : [];
+    return found.map(resource => resourceView(resource, { schedules, counts }));
+  };
+  const view = async (resource: Resource<K>) => (await views([resource]))[0]!;
 
   app.get(base, { config: { takesQuery: true } }, async request => {
     const { namespace } = parse(namespaceSchema, request.params, 'QUERY_INVALID');
@@ -48,7 +54,7 @@ function routesOf<K extends ResourceKind>(
       .filter(({ row }) => cursor === undefined || row.name > cursor);
     const page = found.slice(0, limit);
     const next = found.length > limit ? { next: page.at(-1)!.row.name } : {};
-    return { items: page.map(view), ...next };
+    return { items: await views(page), ...next };
   });
 
   app.get(`${base}/:name`, async request => {
@@ -62,7 +68,7 @@ function routesOf<K extends ResourceKind>(
     const definition = parse(schema, given, 'DEFINITION_INVALID');
     const { resource, outcome } = await resources.put(kind, path, { definition, project });
     reply.code(outcome === 'created' ? 201 : 200);
-    return { resource: view(resource), outcome };
+    return { resource: await view(resource), outcome };
   });
 
   app.delete(`${base}/:name`, { config: { takesNothing: true } }, async (request, reply) => {
@@ -92,9 +98,9 @@ function ownerOf(body: unknown): { project: string | undefined } & Record<string
   return { ...body, project };
 }
 
-export function resourceView<K extends ResourceKind>(
+function resourceView<K extends ResourceKind>(
   resource: Resource<K>,
-  { schedules, queue }: Pick<ControlPlaneOptions, 'schedules' | 'queue'>,
+  { schedules, counts }: Pick<ControlPlaneOptions, 'schedules'> & { counts: LaneCount[] },
 ): ResourceView {
   const { row, definition, project } = resource;
   const { id, namespace, name, isPaused, revision, createdMs, updatedMs } = row;
@@ -107,17 +113,15 @@ export function resourceView<K extends ResourceKind>(
     ...(isOf(resource, 'webhook') && {
       path: `/webhook/${name}${namespace === 'default' ? '' : `.${namespace}`}`,
     }),
-    ...(isOf(resource, 'subscription') && laneCounts(queue, id)),
+    ...(isOf(resource, 'subscription') && countsOf(id, counts)),
   };
 }
 
-function laneCounts(queue: ControlPlaneOptions['queue'], id: string) {
-  const { waiting = 0, running = 0 } = queue.lanes().find(({ lane }) => lane === id) ?? {};
+function countsOf(id: string, counts: readonly LaneCount[]) {
+  const { waiting = 0, running = 0 } = counts.find(({ lane }) => lane === id) ?? {};
   return { waiting, running };
 }
 
 function isOf<K extends ResourceKind>(resource: Resource, kind: K): resource is Resource<K> {
   return resource.row.kind === kind;
 }
-
-const isoOf = (ms: number) => new Date(ms).toISOString();

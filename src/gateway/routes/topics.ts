@@ -1,4 +1,5 @@
 /** `/v1/namespaces/{ns}/topics/{name}/…` and `…/subscriptions/{name}/…`: publishing, following, pulling, going back in time. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { PassThrough } from 'node:stream';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -86,9 +87,7 @@ export function subscriptionRoutes(app: FastifyInstance, options: ControlPlaneOp
     const subscription = find(request.params);
     const given = parse(pullSchema, request.body ?? {}, 'DEFINITION_INVALID');
     const { maxMessages: limit, wait: waitMs = 0 } = given;
-    const left = new AbortController();
-    reply.raw.once('close', () => left.abort());
-    const { signal } = left;
+    const signal = leftSignal(request.raw, reply.raw);
     return { receivedMessages: await pull.pull(subscription, { limit, waitMs, signal }) };
   });
 
@@ -123,4 +122,18 @@ export function subscriptionRoutes(app: FastifyInstance, options: ControlPlaneOp
     const { row } = find(request.params);
     return { signingKey: signingKeyOf(row.id) };
   });
+}
+
+/** Aborted as soon as the client has closed its side: what it does not hear of is not to be leased to it. */
+function leftSignal({ socket }: IncomingMessage, response: ServerResponse): AbortSignal {
+  const left = new AbortController();
+  const leave = () => left.abort();
+  // The answer's own end comes some turns of the loop later.
+  socket.once('end', leave);
+  response.once('close', () => {
+    socket.off('end', leave);
+    leave();
+  });
+  if (response.destroyed || socket.readableEnded) leave();
+  return left.signal;
 }

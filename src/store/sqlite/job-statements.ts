@@ -15,10 +15,10 @@ export function prepareJobs(db: SqliteConnection['db']) {
     sweepKeys: sql(`DELETE FROM idempotency WHERE key IN
       (SELECT key FROM idempotency WHERE until_ms <= ? ORDER BY until_ms, key LIMIT ?)`),
     runningOf: sql(`SELECT seq, lane, state, order_key, message FROM jobs
-      WHERE lane = ? AND state = ${running} AND accepted_ms < ? ORDER BY seq LIMIT ?`),
+      WHERE lane = ? AND state = ${running} ORDER BY seq LIMIT ?`),
     toEnd: sql('UPDATE jobs SET seq = (SELECT max(seq) + 1 FROM jobs) WHERE seq = ?'),
     waitingOf: sql(`SELECT id, seq, lane, state, order_key, accepted_ms, message FROM jobs
-      WHERE lane = ? AND state <> ${running} AND accepted_ms < ? ORDER BY seq LIMIT ?`),
+      WHERE lane = ? AND state <> ${running} ORDER BY seq LIMIT ?`),
     liveOfMessage: sql('SELECT id FROM jobs WHERE lane = ? AND message = ?'),
     ...prepareMessages(sql),
     ...prepareDead(sql),

@@ -129,7 +129,6 @@ const operation = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('drop' as const),
       lane: fc.constantFrom('sub_a', 'sub_b', 'fn_a'),
-      ageMs: fc.integer({ min: -1, max: 20 }),
       limit: fc.integer({ min: 1, max: 3 }),
     }),
   },
@@ -137,7 +136,7 @@ const operation = fc.oneof(
     weight: 1,
     arbitrary: fc.record({
       do: fc.constant('purge' as const),
-      lane: fc.constantFrom(undefined, 'sub_a', 'fn_a'),
+      lanes: fc.constantFrom(undefined, ['sub_a'], ['sub_b', 'fn_a']),
       cause: fc.constantFrom(undefined, '', 'c'),
       limit: fc.integer({ min: 1, max: 3 }),
     }),
@@ -237,9 +236,8 @@ class Pair {
       case 'seek':
         return this.#seek(step);
       case 'drop': {
-        const { lane, ageMs, limit } = step;
-        const options = { acceptedBeforeMs: nowMs - ageMs, nowMs, limit };
-        await this.#both(jobs => jobs.drop(lane, options));
+        const { lane, limit } = step;
+        await this.#both(jobs => jobs.drop(lane, { nowMs, limit }));
         return;
       }
       case 'purge': {

@@ -257,7 +257,7 @@ export class SqliteJobs implements JobMethods {
   }
 
   list(query: JobQuery): StoredJob[] {
-    const { namespace, functionId, kind, state, lane, cause, isOpen, after, limit } = query;
+    const { namespace, functionId, kind, state, lanes, cause, isOpen, after, limit } = query;
     const where: string[] = ['namespace = ?'];
     const values: Array<string | number> = [namespace];
     const add = (condition: string, value: string | number | undefined) => {
@@ -267,7 +267,10 @@ export class SqliteJobs implements JobMethods {
     };
     add('function_id = ?', functionId);
     add('kind = ?', kind);
-    add('lane = ?', lane);
+    if (lanes !== undefined) {
+      where.push(anyOf('lane', lanes));
+      values.push(...lanes);
+    }
     add('id < ?', after);
     const isLive =
       cause === undefined && (state === undefined || state === 'queued' || state === 'running');
@@ -304,24 +307,28 @@ export class SqliteJobs implements JobMethods {
   }
 
   purge(...[query, { nowMs, limit }]: Parameters<JobStore['purge']>) {
-    const conditions = { lane: query.lane, "coalesce(cause, '')": query.cause, id: query.id };
-    const given = Object.entries(conditions).filter(([, value]) => value !== undefined);
-    const where = given.map(([column]) => ` AND ${column} = ?`).join('');
+    const { namespace, lanes, cause, id } = query;
+    const where = [
+      ...["namespace = ? AND state = 'dead' AND redriven IS NULL"],
+      ...(lanes === undefined ? [] : [anyOf('lane', lanes)]),
+      ...(cause === undefined ? [] : ["coalesce(cause, '') = ?"]),
+      ...(id === undefined ? [] : ['id = ?']),
+    ];
+    const given = [...(lanes ?? []), cause, id].filter(value => value !== undefined);
     const rows = this.#db
       .prepare(
         `SELECT id, message, input_blob, result_blob FROM ended
-         WHERE namespace = ? AND state = 'dead'${where} ORDER BY id LIMIT ?`,
+         WHERE ${where.join(' AND ')} ORDER BY id LIMIT ?`,
       )
-      .all(query.namespace, ...given.map(([, value]) => value!), limit) as Row[];
+      .all(namespace, ...given, limit) as Row[];
     return { removed: rows.length, blobs: rows.flatMap(row => this.#forget(row, nowMs)) };
   }
 
-  drop(lane: string, options: { acceptedBeforeMs: number; nowMs: number; limit: number }): number {
-    const { acceptedBeforeMs, nowMs, limit } = options;
+  drop(lane: string, { nowMs, limit }: { nowMs: number; limit: number }): number {
     const sql = this.#sql;
     const isPulled = this.#lanes.isPulled(lane);
-    const pulled = isPulled ? (sql.runningOf.all(lane, acceptedBeforeMs, limit) as Row[]) : [];
-    const waiting = sql.waitingOf.all(lane, acceptedBeforeMs, limit) as Row[];
+    const pulled = isPulled ? (sql.runningOf.all(lane, limit) as Row[]) : [];
+    const waiting = sql.waitingOf.all(lane, limit) as Row[];
     const rows = [...pulled, ...waiting]
       .sort((a, b) => (a.seq as number) - (b.seq as number))
       .slice(0, limit);
@@ -358,7 +365,7 @@ export class SqliteJobs implements JobMethods {
   replace(lane: string, sinceMs: number, deliveries: readonly NewJob[], nowMs: number) {
     const sql = this.#sql;
     const names = new Set<unknown>(deliveries.map(({ message }) => message));
-    const rows = sql.waitingOf.all(lane, Number.MAX_SAFE_INTEGER, -1) as Row[];
+    const rows = sql.waitingOf.all(lane, -1) as Row[];
     const isKept = ({ accepted_ms: at, message }: Row) =>
       (at as number) >= sinceMs && !names.has(message);
     const [kept, dropped] = [rows.filter(isKept), rows.filter(row => !isKept(row))];
@@ -420,6 +427,10 @@ const liveColumns = `id, kind, namespace, function_id, lane, state, priority, ac
   attempts, lost, input_blob, message`;
 const endedColumns = `id, kind, namespace, function_id, lane, state, priority, accepted_ms, ended_ms, order_key, parent,
   attempts, lost, status, cause, redriven, input_blob, result_blob, message`;
+
+function anyOf(column: string, values: readonly unknown[]): string {
+  return `${column} IN (${values.map(() => '?').join(', ')})`;
+}
 
 function liveCondition(state: string | undefined): string[] {
   if (state === undefined) return [];
