@@ -25,6 +25,7 @@ await build({
     // A thread of its own: a file of its own.
     'records-worker': 'src/store/records/worker.ts',
     'queue-thread': 'src/store/sqlite/queue-thread.ts',
+    'checkpoint-thread': 'src/store/sqlite/checkpoint-thread.ts',
   },
   outdir: dist,
   bundle: true,

@@ -45,6 +45,7 @@ import { jobLimits } from '../src/store/jobs.ts';
 import { openedBlocksMax } from '../src/store/records/search.ts';
 import { writeLimits } from '../src/store/records/sqlite.ts';
 import { slotsKeptMax } from '../src/store/schedules.ts';
+import { walPagesMax } from '../src/store/sqlite/checkpoints.ts';
 import { outputLimits } from '../src/telemetry/output.ts';
 import { attributesHeaderCharsMax } from '../src/trigger/message-shapes.ts';
 import { notificationsRunningMax } from '../src/trigger/notifications.ts';
@@ -353,6 +354,7 @@ function jobRows(): string {
 | \`runningJobsMax\` | jobs that run at once in a gateway | ${count(runningJobsMax)} | fixed | the job waits |
 ${setting('bufferedBodyBytesMax', 'body and result of an async call, each', `${error('BODY_TOO_LARGE')}; \`reply-invalid\` for a result`)}
 | \`webhookBytesMax\` | bodies of webhooks that are on their way to be accepted | ${bytes(webhookBytesMax)} | fixed | ${error('FUNCTION_BUSY')} |
+| \`walPagesMax\` | of the queue's log; it is folded into the file beside the commits, and within one from here on | ${walPagesMax} pages of 4 KiB | fixed | – |
 | \`acceptingBytesMax\` | bodies that are on their way to be accepted | ${bytes(acceptingBytesMax)} | fixed | ${error('FUNCTION_BUSY')} |
 | \`attemptsMax\` | tries of a job, the first included; of more than 120, given back ones included, some are not told | 1 to ${retryLimits.attemptsMax} | \`retry.attempts\` | ${error('DEFINITION_INVALID')} |
 | \`delayMsMax\` | between two tries, \`Retry-After\` included | 0 to 1 day | \`retry.minDelay\`, \`retry.maxDelay\` | ${error('DEFINITION_INVALID')} |

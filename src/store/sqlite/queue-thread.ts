@@ -6,6 +6,7 @@ import type { StatementSync } from 'node:sqlite';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { isGatewayError } from '../../errors.ts';
 import { jobMethods } from '../jobs.ts';
+import { Checkpoints, walPagesMax } from './checkpoints.ts';
 import { type Database, openDatabase, toGatewayError } from './database.ts';
 import { Packer, type Parcel, Unpacker } from './hand-over.ts';
 import { type JobMethods, SqliteJobs } from './jobs.ts';
@@ -41,18 +42,30 @@ export type FromQueueThread = { kind: 'done'; parcel: Parcel } | { kind: 'closed
 class QueueThread {
   readonly #path: string;
   #open: Opened | undefined;
+  /** Written so far. */
+  #rows = 0;
 
   constructor(path: string) {
     this.#path = path;
   }
 
-  receive(message: ToQueueThread): FromQueueThread {
-    if (message.kind === 'close') {
-      this.#open?.database.close();
-      return { kind: 'closed' };
-    }
-    const operations = unpackOperations(message.parcel);
-    return { kind: 'done', parcel: packResults(operations, this.#doAll(operations)) };
+  do(parcel: Parcel): Parcel {
+    const operations = unpackOperations(parcel);
+    return packResults(operations, this.#doAll(operations));
+  }
+
+  /** Between two transactions, when whoever asked for one has its answer. */
+  afterwards(bytes: number): void {
+    if (this.#open === undefined) return;
+    const { changes, checkpoints } = this.#open;
+    const { rows } = changes.get() as { rows: number };
+    checkpoints.wrote({ bytes, rows: rows - this.#rows });
+    this.#rows = rows;
+  }
+
+  async close(): Promise<void> {
+    await this.#open?.checkpoints.close();
+    this.#open?.database.close();
   }
 
   #doAll(operations: Operation[]): Result[] {
@@ -113,21 +126,23 @@ function perform(methods: QueueMethods, { method, args }: Operation): unknown {
 
 interface Opened extends QueueFacets {
   database: Database;
+  checkpoints: Checkpoints;
+  changes: StatementSync;
   savepoint: StatementSync;
   release: StatementSync;
   rollBack: StatementSync;
 }
 
-/** Pages of the log that are folded into the file at once: while that goes on, nothing is accepted. */
-const checkpointPages = 8000;
-
 function open(path: string): Opened {
   const database = openDatabase({ path, migrations: queueMigrations });
   const { db } = database.connection;
   // What is removed was sealed: it need not be written over.
-  db.exec(`PRAGMA secure_delete = OFF; PRAGMA wal_autocheckpoint = ${checkpointPages}`);
+  db.exec(`PRAGMA secure_delete = OFF; PRAGMA wal_autocheckpoint = ${walPagesMax}`);
+  const rest = db.prepare('PRAGMA wal_checkpoint(PASSIVE)');
   return {
     ...{ database, ...createQueueFacets(db) },
+    checkpoints: new Checkpoints({ path, foldRest: () => rest.get() }),
+    changes: db.prepare('SELECT total_changes() AS rows'),
     savepoint: db.prepare('SAVEPOINT operation'),
     release: db.prepare('RELEASE operation'),
     rollBack: db.prepare('ROLLBACK TO operation'),
@@ -184,7 +199,13 @@ if (!isMainThread && parentPort !== null) {
   const port = parentPort;
   const thread = new QueueThread((workerData as { path: string }).path);
   port.on('message', message => {
-    const answer = thread.receive(message as ToQueueThread);
-    port.postMessage(answer, answer.kind === 'done' ? [answer.parcel.bytes.buffer] : []);
+    const asked = message as ToQueueThread;
+    if (asked.kind === 'close') {
+      void thread.close().finally(() => port.postMessage({ kind: 'closed' }));
+      return;
+    }
+    const parcel = thread.do(asked.parcel);
+    port.postMessage({ kind: 'done', parcel }, [parcel.bytes.buffer]);
+    thread.afterwards(asked.parcel.bytes.length);
   });
 }

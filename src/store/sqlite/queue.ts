@@ -20,6 +20,7 @@ import type {
   ThreadError,
   ToQueueThread,
 } from './queue-thread.ts';
+import { threadFile } from './thread-file.ts';
 
 /** Of one transaction: another waits no longer than this takes. */
 export const transactionOperationsMax = 1000;
@@ -157,7 +158,7 @@ class ThreadedQueue {
   }
 
   #start(): Worker {
-    const worker = new Worker(threadFile, {
+    const worker = new Worker(threadFile('queue-thread'), {
       workerData: { path: this.#path },
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });
@@ -217,13 +218,3 @@ function asError({ message, code, remedy }: ThreadError): Error {
   if (code === undefined) return new Error(message);
   return new GatewayError(code as ErrorCode, message, remedy === undefined ? {} : { remedy });
 }
-
-/** Beside this file in the sources; in a build this is part of a chunk, and the thread lies beside the programs. */
-const threadFile = new URL(
-  import.meta.url.endsWith('.ts')
-    ? './queue-thread.ts'
-    : import.meta.url.includes('/chunks/')
-      ? '../queue-thread.js'
-      : './queue-thread.js',
-  import.meta.url,
-);
