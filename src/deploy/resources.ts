@@ -164,6 +164,20 @@ export class Resources {
     );
   }
 
+  /**
+   * Removes a function or a secret, unless a resource names it: none is put meanwhile. Throws RESOURCE_IN_USE, and what `remove`
+   * throws.
+   */
+  removeNamed(
+    { kind, namespace, name }: { kind: Named; namespace: string; name: string },
+    remove: () => Promise<void>,
+  ): Promise<void> {
+    return this.#turn.take(async () => {
+      refuseUsers(`${kind} ${name}`, this.usersOf(kind, namespace, name));
+      return remove();
+    });
+  }
+
   #refuseInUse({ row: { kind, namespace, name } }: Resource): void {
     refuseUsers(`${kind} ${name}`, this.usersOf(kind, namespace, name));
   }
@@ -199,7 +213,7 @@ export class Resources {
 }
 
 /** Throws RESOURCE_IN_USE where there are any. */
-export function refuseUsers(what: string, users: readonly Resource[]): void {
+function refuseUsers(what: string, users: readonly Resource[]): void {
   if (users.length === 0) return;
   const some = users.slice(0, 5).map(({ row }) => `${row.kind} ${row.name}`);
   const more = users.length > some.length ? ` and ${users.length - some.length} more` : '';

@@ -3,7 +3,6 @@ import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { TokenView } from '../../../client/api.ts';
 import type { FunctionEntry, LivingVersion, Registry } from '../../deploy/registry.ts';
-import { refuseUsers } from '../../deploy/resources.ts';
 import {
   type Definition,
   definitionSchema,
@@ -177,8 +176,8 @@ export function functionRoutes(app: FastifyInstance, options: ControlPlaneOption
   app.delete(`${base}/:name`, { config: { takesNothing: true } }, async (request, reply) => {
     const entry = find(request.params);
     const { namespace, name } = entry.row;
-    refuseUsers(`function ${name}`, options.resources.usersOf('function', namespace, name));
-    await functions.remove(entry);
+    const named = { kind: 'function', namespace, name } as const;
+    await options.resources.removeNamed(named, () => functions.remove(entry));
     return reply.code(204).send();
   });
 

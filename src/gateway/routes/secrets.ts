@@ -1,7 +1,6 @@
 /** `/v1/namespaces/{ns}/secrets`: set, list and remove. No route gives a value. */
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
-import { refuseUsers } from '../../deploy/resources.ts';
 import { nameSchema } from '../../domain/function.ts';
 import { secretLimits, secretNameSchema } from '../../domain/secret.ts';
 import type { ControlPlaneOptions } from '../control-plane.ts';
@@ -48,8 +47,8 @@ export function secretRoutes(
   app.delete(`${base}/:name`, { config: { takesNothing: true } }, async (request, reply) => {
     const { namespace, name } = parse(pathSchema, request.params, 'QUERY_INVALID');
     // Functions say at their calls what is missing; these would refuse everybody, or tell nobody, and have no caller to say it to.
-    refuseUsers(`secret ${name}`, resources.usersOf('secret', namespace, name));
-    await secrets.remove(namespace, name);
+    const named = { kind: 'secret', namespace, name } as const;
+    await resources.removeNamed(named, () => secrets.remove(namespace, name));
     return reply.code(204).send();
   });
 }
