@@ -25,6 +25,7 @@ import type { SuiteOptions } from './suite.ts';
 const many = 1_000_000;
 const few = 1000;
 const batch = 100;
+const firstMs = Date.now();
 
 export async function backlog(options: SuiteOptions): Promise<void> {
   const data = await waiting(options);
@@ -34,10 +35,18 @@ export async function backlog(options: SuiteOptions): Promise<void> {
   await besideCalls(options);
 }
 
+let made = 0;
+
+/** As if 20 had been accepted in each millisecond: ids of one moment are in no order. */
 function jobs(count: number, lane: string): NewJob[] {
   const nowMs = Date.now();
   return Array.from({ length: count }, () => ({
-    ...{ id: newId('inv', nowMs), kind: 'call', namespace: 'default', functionId: lane },
+    ...{
+      id: newId('inv', firstMs + Math.floor(made++ / 20)),
+      kind: 'call',
+      namespace: 'default',
+      functionId: lane,
+    },
     lane: { id: lane, runningMax: 1000, waitingMax: 10_000_000 },
     ...{ priority: 4, acceptedMs: nowMs, dueMs: nowMs, sealedInput: new Uint8Array(500) },
   }));
@@ -131,7 +140,9 @@ async function tickOf(count: number, directory: string): Promise<number[]> {
       ...store.schedules,
       fire: async firings => {
         fired += firings.length;
-        return firings.map(() => []);
+        return firings.map(({ slots }) =>
+          slots.map(({ slotMs }) => ({ slotMs, outcome: 'fired', decidedMs: nowMs })),
+        );
       },
     },
     calls: { jobOf: async () => jobs(1, 'fn_a')[0]! },
