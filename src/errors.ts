@@ -111,7 +111,8 @@ export const errorKinds: Record<ErrorCode, ErrorKind> = {
   RESOURCE_IN_USE: {
     status: 409,
     title: 'Others use it',
-    remedy: 'Remove what is named in the detail first, or let it name another.',
+    remedy:
+      'Let what is named in the detail name another, or remove it first: `fnway schedules remove NAME`, and so on; a subscription: `fnway topics unsubscribe NAME`.',
   },
   SECRET_NOT_FOUND: {
     status: 404,

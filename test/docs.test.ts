@@ -229,3 +229,15 @@ test('paths that the documents name exist', () => {
   }
   assert.deepEqual(missing, []);
 });
+
+test('the commands of a page that says so are run', () => {
+  const runs = read('test/e2e/docs.test.ts');
+  const marked = globSync('docs/**/*.md', { cwd: root }).filter(page =>
+    /^```sh test=/m.test(read(page)),
+  );
+  assert.ok(marked.length > 5);
+  assert.deepEqual(
+    marked.filter(page => !runs.includes(`outputsOf('${page}')`)),
+    [],
+  );
+});

@@ -32,7 +32,7 @@ interface ListOptions {
 export function addInvocationCommands(program: Command, contextOf: ContextOf): void {
   const invocations = program
     .command('invocations')
-    .description('what became of calls: list, show, replay');
+    .description('what became of calls: list, show, result, cancel, redrive, replay');
   invocations
     .command('list')
     .description('list the newest calls')
@@ -111,7 +111,10 @@ async function list(context: Context, options: ListOptions): Promise<void> {
     cursor = page.next;
   } while (cursor !== undefined && items.length < limit);
   if (out.json) return out.value(items);
-  if (items.length === 0) return out.note('No call is like that.');
+  if (items.length === 0) {
+    const deliveries = '`fnway topics dead-letters list` has deliveries and callbacks too.';
+    return out.note(`No call is like that.${filter.state === 'dead' ? ` ${deliveries}` : ''}`);
+  }
   out.table([
     ['ID', 'STARTED', 'FUNCTION', 'VERSION', 'STATUS', 'MS', 'CALL', 'FAILURE'],
     ...items.map(item => [

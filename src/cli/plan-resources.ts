@@ -56,6 +56,20 @@ export function ownedBy(project: string, current: CurrentResources): Target[] {
     );
 }
 
+/** Those of no project that a manifest does not have, as they are told. */
+export function undeclaredIn(
+  declared: readonly ManifestResource[],
+  current: CurrentResources,
+): string[] {
+  const isDeclared = new Set(declared.map(({ kind, name }) => targetOf(kind, name).name));
+  return [...current].flatMap(([kind, views]) =>
+    views
+      .filter(view => view.project === undefined)
+      .map(view => targetOf(kind, view.name).name)
+      .filter(name => !isDeclared.has(name)),
+  );
+}
+
 export function targetOf(resource: ResourceKind, key: string): Target {
   return { resource, key, name: `${resource} ${key}` };
 }

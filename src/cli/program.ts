@@ -18,6 +18,7 @@ import { addNewCommand } from './new.ts';
 import { Output } from './output.ts';
 import { packageVersion } from './package.ts';
 import { addProjectCommands } from './project.ts';
+import { addBucketCommands, addNotificationCommands } from './resource-commands.ts';
 import { addScheduleCommands } from './schedules.ts';
 import { addSecretCommands } from './secrets.ts';
 import { addServeCommand } from './serve.ts';
@@ -45,6 +46,8 @@ const groups = [
   { heading: 'Triggers:', add: addScheduleCommands },
   { heading: 'Triggers:', add: addTopicCommands },
   { heading: 'Triggers:', add: addWebhookCommands },
+  { heading: 'Triggers:', add: addBucketCommands },
+  { heading: 'Triggers:', add: addNotificationCommands },
 ] as const;
 
 function buildProgram(contextOf: (command: Command) => Context, words: readonly string[]): Command {
@@ -75,7 +78,18 @@ function buildProgram(contextOf: (command: Command) => Context, words: readonly 
     program.version(packageVersion(), '-V, --version', 'print the version');
   addCompletionCommand(program, contextOf);
   program.helpCommand('help [command]', 'show help of a command');
+  program.hook('preAction', (_, command) => refuseEmpty(command));
   return program;
+}
+
+/** What a variable of the shell has, whose command failed: it would name all where it was to name one. */
+function refuseEmpty(command: Command): void {
+  const at = command.args.indexOf('');
+  if (at === -1) return;
+  const name = command.registeredArguments[at]?.name() ?? 'an argument';
+  throw new GatewayError('COMMAND_INVALID', `<${name}> is empty.`, {
+    remedy: 'See whether the command failed that was to give it.',
+  });
 }
 
 const ports: ContextPorts = {
@@ -102,7 +116,7 @@ function namesIn(program: Command, words: readonly string[]): string[] {
 function usageProblem(error: CommanderError, program: Command): Problem | undefined {
   if (error.exitCode === 0) return undefined;
   if (error.code === 'commander.help') {
-    const remedy = 'See `fnway --help`.';
+    const remedy = `See \`${[...namesIn(program, process.argv.slice(2)), '--help'].join(' ')}\`.`;
     return problemOf(new GatewayError('COMMAND_INVALID', 'A command is missing.', { remedy }));
   }
   const [text = '', hint] = error.message.replace(/^error: /, '').split('\n');

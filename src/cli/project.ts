@@ -67,7 +67,7 @@ export async function planProject(
   { manifest, desired }: Project,
 ): Promise<{ actions: Array<Action | ResourceAction>; undeclared: string[] }> {
   const { planFunctions } = await import('./plan.ts');
-  const { planResources } = await import('./plan-resources.ts');
+  const { planResources, undeclaredIn } = await import('./plan-resources.ts');
   const [current, { items }, resources] = await Promise.all([
     allFunctions(client),
     client.listRuntimes(),
@@ -78,9 +78,12 @@ export async function planProject(
     ...planFunctions({ project, functions: desired }, current, items),
     ...planResources(manifest, resources),
   ];
-  const undeclared = current
-    .filter(view => view.project === undefined && !manifest.functions.has(view.name))
-    .map(view => view.name);
+  const undeclared = [
+    ...current
+      .filter(view => view.project === undefined && !manifest.functions.has(view.name))
+      .map(view => view.name),
+    ...undeclaredIn(manifest.resources, resources),
+  ];
   return { actions, undeclared: project === undefined ? undeclared : [] };
 }
 

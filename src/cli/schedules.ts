@@ -1,18 +1,21 @@
-/** `fnway schedules`: what calls functions by the clock: list, history, run, pause and resume. */
+/** `fnway schedules`: what calls functions by the clock: list, history, run, pause, resume and remove. */
 import type { Command } from 'commander';
 import type { ScheduleDefinition, ScheduleView } from '../../client/api.ts';
 import type { Context } from './context.ts';
 import { integer } from './functions.ts';
+import { addResourceCommand } from './resource-commands.ts';
 
 type ContextOf = (command: Command) => Context;
 
 export function addScheduleCommands(program: Command, contextOf: ContextOf): void {
   const schedules = program
     .command('schedules')
-    .description('what calls functions by the clock: list, history, run, pause');
+    .description('what calls functions by the clock: list, history, run, pause, resume, remove');
   schedules
     .command('list')
-    .description('list the schedules of the namespace, with their next times')
+    .description(
+      'list the schedules of the namespace, with the next time; with --json, the next five',
+    )
     .action((_options, command) => list(contextOf(command)));
   schedules
     .command('history')
@@ -35,6 +38,8 @@ export function addScheduleCommands(program: Command, contextOf: ContextOf): voi
     .description('go on with the next slot')
     .argument('<schedule>', 'its name')
     .action((name, _options, command) => setPaused(contextOf(command), name, false));
+  const remove = { verb: 'remove', description: 'call its function no more' } as const;
+  addResourceCommand(schedules, contextOf, { kind: 'schedules', noun: 'schedule', ...remove });
 }
 
 async function list(context: Context): Promise<void> {

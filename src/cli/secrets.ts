@@ -39,7 +39,10 @@ async function set(context: Context, name: string): Promise<void> {
     throw new GatewayError('COMMAND_INVALID', detail, { remedy });
   }
   const value = await readValue(name);
-  if (value === '') throw new GatewayError('COMMAND_INVALID', 'The value is empty.');
+  if (value === '') {
+    const remedy = `Give it on standard input: \`printf %s "$VALUE" | fnway secrets set ${name}\`.`;
+    throw new GatewayError('COMMAND_INVALID', 'The value is empty.', { remedy });
+  }
   const client = await context.client();
   const view = await client.putSecret(name, value);
   if (out.json) return out.value(view);

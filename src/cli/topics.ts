@@ -12,6 +12,7 @@ import type { Context } from './context.ts';
 import { integer } from './functions.ts';
 import { attemptLine } from './invocations.ts';
 import { printable } from './output.ts';
+import { addResourceCommand } from './resource-commands.ts';
 
 type ContextOf = (command: Command) => Context;
 
@@ -42,19 +43,28 @@ export function addTopicCommands(program: Command, contextOf: ContextOf): void {
     .description('show messages as they are published')
     .argument('<topic>', 'its name')
     .action((topic, _options, command) => tail(contextOf(command), topic));
+  addResourceCommand(topics, contextOf, {
+    ...{ kind: 'topics', noun: 'topic', verb: 'remove' },
+    description: 'remove a topic that no subscription names',
+  });
+  addSubscriptionCommands(topics, contextOf);
+  addDeadLetterCommands(topics, contextOf);
+}
+
+function addSubscriptionCommands(topics: Command, contextOf: ContextOf): void {
   topics
     .command('pull')
     .description('take messages of a subscription that is pulled, print and acknowledge them')
     .argument('<subscription>', 'its name')
     .option('--max <n>', 'at most so many', integer, 10)
     .option('--wait <duration>', 'wait so long for the first: 30s')
-    .option('--keep', 'give them back instead of acknowledging them')
+    .option('--keep', 'give them back instead of acknowledging them; it counts as a try of each')
     .action((name, options, command) => pull(contextOf(command), name, options));
   topics
     .command('seek')
     .description('deliver what was published since a time once more, and nothing older')
     .argument('<subscription>', 'its name')
-    .argument('<time>', '1h ago, or 2026-01-31T12:00:00Z')
+    .argument('<time>', '1h for an hour ago, or 2026-01-31T12:00:00Z')
     .action((name, time, _options, command) => seek(contextOf(command), name, time));
   topics
     .command('pause')
@@ -66,7 +76,10 @@ export function addTopicCommands(program: Command, contextOf: ContextOf): void {
     .description('deliver what has waited, and what comes')
     .argument('<subscription>', 'its name')
     .action((name, _options, command) => setPaused(contextOf(command), name, false));
-  addDeadLetterCommands(topics, contextOf);
+  addResourceCommand(topics, contextOf, {
+    ...{ kind: 'subscriptions', noun: 'subscription', verb: 'remove', as: 'unsubscribe' },
+    description: 'remove a subscription, and what waits for it',
+  });
 }
 
 function addDeadLetterCommands(topics: Command, contextOf: ContextOf): void {
@@ -213,7 +226,8 @@ async function pull(
   );
   for (const { message, deliveryAttempt } of receivedMessages)
     printMessage(context, message, deliveryAttempt);
-  if (receivedMessages.length === 0) return out.note('No message waits.');
+  if (receivedMessages.length === 0)
+    return out.note('No message waits, or those that do wait for their next try.');
   const ackIds = receivedMessages.map(({ ackId }) => ackId);
   // Printed first: what nobody has seen comes again.
   if (keep) await client.nack(name, ackIds);
@@ -234,6 +248,7 @@ async function seek(context: Context, name: string, time: string): Promise<void>
   const moved = await (await context.client()).seek(name, time);
   if (out.json) return out.value(moved);
   out.line(`${name}  ${moved.added} to deliver, ${moved.dropped} dropped`);
+  if (moved.added === 0) out.note('A topic without `retention` keeps nothing to deliver again.');
 }
 
 interface Choice {
@@ -255,6 +270,15 @@ function choiceOf(
     ...(all && { all: true as const }),
     ...(ids.length > 0 && { ids }),
   };
+}
+
+/** All of them is not what somebody means who says nothing. */
+function someOf<T extends object>(choice: T): T {
+  if (Object.keys(choice).length > 0) return choice;
+  const detail = 'Which? Give ids, --subscription, --function, --cause or --all.';
+  throw new GatewayError('COMMAND_INVALID', detail, {
+    remedy: '`fnway topics dead-letters list` shows what is dead, by cause.',
+  });
 }
 
 async function listDead(context: Context, options: Choice & { limit: number }): Promise<void> {
@@ -330,9 +354,10 @@ async function redrive(
   const { out } = context;
   const client = await context.client();
   const { version, dryRun, ...choice } = options;
+  const chosen = someOf(choiceOf(choice, ids));
   const result = await out.during('accepting them once more', () =>
     client.redriveDeadLetters({
-      ...choiceOf(choice, ids),
+      ...chosen,
       ...(version !== undefined && { version }),
       ...(dryRun && { dryRun: true }),
     }),
@@ -347,7 +372,8 @@ async function redrive(
 
 async function purge(context: Context, ids: readonly string[], options: Choice): Promise<void> {
   const { out } = context;
-  const answer = await (await context.client()).purgeDeadLetters(choiceOf(options, ids));
+  const chosen = someOf(choiceOf(options, ids));
+  const answer = await (await context.client()).purgeDeadLetters(chosen);
   if (out.json) out.value(answer);
   else out.line(`${answer.purged} forgotten`);
 }

@@ -1,6 +1,7 @@
 /** `fnway webhooks`: what others post to, and which function it calls. */
 import type { Command } from 'commander';
 import type { Context } from './context.ts';
+import { addResourceCommand } from './resource-commands.ts';
 
 export function addWebhookCommands(
   program: Command,
@@ -8,7 +9,7 @@ export function addWebhookCommands(
 ): void {
   const webhooks = program
     .command('webhooks')
-    .description('addresses that others post to: list, pause, resume');
+    .description('addresses that others post to: list, pause, resume, remove');
   webhooks
     .command('list')
     .description('list the webhooks of the namespace, with their addresses')
@@ -16,12 +17,11 @@ export function addWebhookCommands(
   for (const [verb, description] of [
     ['pause', 'refuse what is posted until it is resumed; senders try again later'],
     ['resume', 'take what is posted again'],
+    ['remove', 'take nothing any more'],
   ] as const)
-    webhooks
-      .command(verb)
-      .description(description)
-      .argument('<webhook>', 'its name')
-      .action((name, _options, command) => setPaused(contextOf(command), name, verb));
+    addResourceCommand(webhooks, contextOf, {
+      ...{ kind: 'webhooks', noun: 'webhook', verb, description },
+    });
 }
 
 async function list(context: Context): Promise<void> {
@@ -41,11 +41,4 @@ async function list(context: Context): Promise<void> {
       `${client.url}${path}`,
     ]),
   ]);
-}
-
-async function setPaused(context: Context, name: string, verb: 'pause' | 'resume'): Promise<void> {
-  const { out } = context;
-  const view = await (await context.client()).resources('webhooks')[verb](name);
-  if (out.json) out.value(view);
-  else out.line(`${name}  ${verb}d`);
 }

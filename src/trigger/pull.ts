@@ -276,7 +276,9 @@ export class Pull {
 function refuseOthers({ row, definition }: Subscription): void {
   if (definition.pull) return;
   const detail = `subscription ${row.name} is not pulled: it delivers by itself`;
-  throw new GatewayError('DEFINITION_INVALID', detail, { remedy: 'Give it `pull: true`.' });
+  throw new GatewayError('DEFINITION_INVALID', detail, {
+    remedy: 'Make a subscription of its own for whoever pulls: `pull: true`.',
+  });
 }
 
 function refuseStale(acks: readonly Ack[], held: readonly boolean[], done: string): void {

@@ -170,3 +170,27 @@ test('a word that is a command’s own option is given to it', async () => {
   assert.equal(code, 0);
   assert.match(text, /split has written nothing like that/);
 });
+
+test('what would name all where one was meant is refused', async () => {
+  const empty = await fnway(['invocations', 'show', '']);
+  assert.equal(empty.code, 2);
+  assert.match(empty.text, /<id> is empty\./);
+  for (const verb of ['redrive', 'purge']) {
+    const all = await fnway(['topics', 'dead-letters', verb]);
+    assert.equal(all.code, 2);
+    assert.match(all.text, /Which\? Give ids, --subscription, --function, --cause or --all\./);
+  }
+});
+
+test('what a manifest no longer declares is told, of every kind, and removed by name', async () => {
+  const manifest = (text: string) => writeFileSync(join(directory, 'fnway.yaml'), text);
+  const declared = 'functions:\n  ticked: { script: "cat" }\n';
+  manifest(`${declared}schedules:\n  tick: { function: ticked, every: 1h }\n`);
+  assert.equal((await fnway(['apply'])).code, 0);
+  manifest(declared);
+  assert.match((await fnway(['plan'])).text, /^Not declared here, and kept: .*schedule tick$/m);
+  assert.match((await fnway(['remove', 'ticked'])).text, /used by schedule tick/);
+  const removed = await fnway(['schedules', 'remove', 'tick']);
+  assert.deepEqual([removed.code, removed.text], [0, 'tick  removed\n']);
+  assert.equal((await fnway(['remove', 'ticked'])).code, 0);
+});

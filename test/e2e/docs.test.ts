@@ -79,7 +79,8 @@ test(
   'the commands of docs/guides/topics.md deliver, and drive what died again',
   limit,
   async () => {
-    const [published, paused, dead] = await outputsOf('docs/guides/topics.md');
+    const [published, acked, paused, dead] = await outputsOf('docs/guides/topics.md');
+    assert.match(acked!, /^msg_\w+\n$/);
     assert.match(published!, /^msg_\w+$/m);
     assert.match(published!, /^orders-bill +orders +bill +\d+ +\d+ +orders-failed$/m);
     assert.match(published!, /kind=new\n\{"order": 1\}/);
@@ -98,11 +99,25 @@ test('the commands of docs/guides/webhooks.md post what is signed', limit, async
 test('the commands of docs/guides/notifications.md make two', limit, async () => {
   const [made] = await outputsOf('docs/guides/notifications.md');
   assert.match(made!, /^2 created$/m);
+  assert.match(made!, /^ops +deploy-failed, dead-letter +the secret SLACK_URL +slack$/m);
+  assert.match(made!, /^audit {2}paused\naudit {2}removed$/m);
+});
+
+test('the commands of docs/guides/async.md call, wait, and drive again', limit, async () => {
+  const [accepted, results, dead] = await outputsOf('docs/guides/async.md');
+  assert.match(
+    accepted!,
+    /\{"id":"inv_\w+","location":"\/v1\/namespaces\/default\/invocations\/inv_/,
+  );
+  assert.match(results!, /ANOTHER PICTURE\n?A THIRD ONE/);
+  assert.match(dead!, /^ +state +dead/m);
+  assert.match(dead!, /^inv_\w+$/m);
 });
 
 test('the commands of docs/guides/buckets.md call for a new file', limit, async () => {
   const [called] = await outputsOf('docs/guides/buckets.md');
-  assert.match(called!, /^inv_\w+ .* resize +v1 +200 /m);
+  assert.match(called!, /^inv_\w+ .* thumbnail +v1 +200 /m);
+  assert.match(called!, /^uploads +thumbnail +\/\S+\/photos\/uploads +finalize/m);
 });
 
 test('the commands of docs/guides/schedules.md list, run and pause', limit, async () => {
@@ -110,7 +125,7 @@ test('the commands of docs/guides/schedules.md list, run and pause', limit, asyn
   assert.match(listed!, /^daily +report +every 1d from 2021-01-01T04:00:00\.000Z/m);
   assert.match(listed!, /^nightly +report +0 4 \* \* \* Europe\/Berlin/m);
   assert.match(run!, /by-hand +inv_\w+/);
-  assert.match(run!, /nightly {2}paused\nnightly {2}resumed/);
+  assert.match(run!, /nightly {2}paused\nnightly {2}resumed.*\nnightly {2}removed/);
 });
 
 test('the commands of docs/guides/http-function.md show both answers', async () => {
