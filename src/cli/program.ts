@@ -84,10 +84,12 @@ function buildProgram(contextOf: (command: Command) => Context, words: readonly 
 
 /** What a variable of the shell has, whose command failed: it would name all where it was to name one. */
 function refuseEmpty(command: Command): void {
-  const at = command.args.indexOf('');
-  if (at === -1) return;
-  const name = command.registeredArguments[at]?.name() ?? 'an argument';
-  throw new GatewayError('COMMAND_INVALID', `<${name}> is empty.`, {
+  const empty = command.registeredArguments.find(
+    // A word that is to be completed may be empty.
+    (argument, i) => !argument.variadic && command.args[i] === '',
+  );
+  if (empty === undefined) return;
+  throw new GatewayError('COMMAND_INVALID', `<${empty.name()}> is empty.`, {
     remedy: 'See whether the command failed that was to give it.',
   });
 }
